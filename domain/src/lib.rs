@@ -1,1 +1,10 @@
-//! driftless-domain
+//! The rules of Driftless with their SQL and the blob store. One file per noun.
+//!
+//! Invariant: nothing here knows of HTTP or of workers' machinery; every function that a user can reach takes the
+//! [`Actor`] that it acts for, and every transaction of a user comes from [`Domain::begin`].
+
+mod actor;
+pub mod config;
+pub mod error;
+
+pub use actor::Actor;
