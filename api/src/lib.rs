@@ -1,1 +1,101 @@
-//! driftless-api
+//! The HTTP API: parse, one call into the domain, answer. OpenAPI is generated from the same code that serves.
+//!
+//! Invariant: nothing here decides; an `if` about the business belongs in the domain.
+
+mod body;
+mod problem;
+pub mod routes;
+
+use std::time::{Duration, Instant};
+
+use driftless_domain::{Domain, db};
+use poem::{
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get, handler,
+    http::{HeaderValue, StatusCode},
+    web::{Data, Json},
+};
+use poem_openapi::OpenApiService;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use problem::Problem;
+
+/// Whether this process has been told to stop; `/readyz` says so, and waiting requests end.
+#[derive(Clone)]
+pub struct Draining(pub CancellationToken);
+
+fn service() -> OpenApiService<routes::Routes, ()> {
+    OpenApiService::new(routes::routes(), "Driftless", env!("CARGO_PKG_VERSION"))
+        .description(
+            "Self-hosted file sync whose every background action is a durable job. Sign in with POST /api/auth/login and send \
+             the access token as a bearer token. Every error is a Problem: programs switch on its code.",
+        )
+        .url_prefix("/api")
+        .server("/api")
+}
+
+/// The OpenAPI document, for `driftless openapi`.
+pub fn openapi() -> String {
+    let mut text = service().spec();
+    text.push('\n');
+    text
+}
+
+/// The whole server: the API below /api, its documentation, health, and `web` for everything else.
+pub fn app<W>(domain: Domain, draining: CancellationToken, web: W) -> impl Endpoint
+where
+    W: IntoEndpoint,
+    W::Endpoint: 'static,
+{
+    let service = service();
+    let (spec, docs) = (service.spec_endpoint(), service.swagger_ui());
+    let api = Route::new().at("/openapi.json", spec).nest("/", service).catch_all_error(problem::answer);
+    Route::new()
+        .nest("/api", api)
+        .nest("/docs", docs)
+        .at("/healthz", get(healthz))
+        .at("/readyz", get(readyz))
+        .nest("/", web)
+        .data(domain)
+        .data(Draining(draining))
+        .around(observe)
+}
+
+/// The process answers.
+#[handler]
+fn healthz() -> &'static str {
+    "ok"
+}
+
+/// The process can do its work: database reachable, migrated, not draining.
+#[handler]
+async fn readyz(Data(domain): Data<&Domain>, Data(draining): Data<&Draining>) -> Response {
+    let not_ready =
+        |why: &str| Json(serde_json::json!({"ready": false, "why": why})).with_status(StatusCode::SERVICE_UNAVAILABLE);
+    if draining.0.is_cancelled() {
+        return not_ready("draining").into_response();
+    }
+    match tokio::time::timeout(Duration::from_secs(2), db::is_migrated(domain.pool())).await {
+        Ok(true) => Json(serde_json::json!({"ready": true})).into_response(),
+        Ok(false) => not_ready("the database can't be reached or its migrations have not run").into_response(),
+        Err(_) => not_ready("the database does not answer").into_response(),
+    }
+}
+
+/// Around every request: an id for the log and the answer, one log line, and the headers that every answer carries.
+async fn observe<E: Endpoint>(next: std::sync::Arc<E>, request: Request) -> poem::Result<Response> {
+    let id = Uuid::now_v7().simple().to_string();
+    let (method, path, start) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
+    let answer = problem::REQUEST_ID.scope(id.clone(), next.get_response(request));
+    let mut response = answer.await;
+    let status = response.status().as_u16();
+    tracing::debug!(%method, path, status, ms = start.elapsed().as_millis() as u64, request_id = id, "answered");
+    let headers = response.headers_mut();
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    headers.insert("x-frame-options", HeaderValue::from_static("DENY"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert("x-request-id", id);
+    }
+    Ok(response)
+}

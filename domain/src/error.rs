@@ -15,6 +15,8 @@ pub enum Kind {
     NotFound,
     /// The state of the thing rules it out.
     Conflict,
+    /// What the caller refers to is no longer to be had, like a cursor older than what is kept.
+    Gone,
     /// A precondition that the caller stated does not hold.
     Precondition,
     /// Larger than a limit.

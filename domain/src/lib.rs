@@ -5,6 +5,8 @@
 
 mod actor;
 pub mod config;
+pub mod db;
 pub mod error;
 
 pub use actor::Actor;
+pub use db::{Domain, Tx};

@@ -10,9 +10,7 @@ use sqlx::PgConnection;
 use crate::Error;
 
 /// Names a job for ever: also after it ended, in `finished` and `dead_jobs`.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type)]
 #[serde(transparent)]
 #[sqlx(transparent)]
 pub struct JobId(pub i64);
@@ -51,16 +49,11 @@ impl NewJob {
     ///
     /// # Panics
     /// When the payload has no JSON form (a map whose keys are not text): a mistake in its type, not in its values.
-    pub fn new(
-        queue: impl Into<String>,
-        kind: impl Into<String>,
-        payload: &impl Serialize,
-    ) -> Self {
+    pub fn new(queue: impl Into<String>, kind: impl Into<String>, payload: &impl Serialize) -> Self {
         Self {
             queue: queue.into(),
             kind: kind.into(),
-            payload: serde_json::to_value(payload)
-                .expect("payloads are plain structs, whose serialisation can't fail"),
+            payload: serde_json::to_value(payload).expect("payloads are plain structs, whose serialisation can't fail"),
             priority: 0,
             run_at: None,
             max_attempts: 5,

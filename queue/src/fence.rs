@@ -32,9 +32,5 @@ pub async fn fence(conn: &mut PgConnection, claim: &Claim) -> Result<(), Error> 
         .bind(claim.lease_token)
         .fetch_one(conn)
         .await?;
-    if held == Some(true) {
-        Ok(())
-    } else {
-        Err(Error::LeaseLost)
-    }
+    if held == Some(true) { Ok(()) } else { Err(Error::LeaseLost) }
 }

@@ -28,10 +28,7 @@ impl Waker {
     /// A waker that notifies through a connection of `pool`.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self {
-            pool,
-            last: Arc::default(),
-        }
+        Self { pool, last: Arc::default() }
     }
 
     /// Tells the workers of `queue` to look. Call it after the commit that made jobs; returns at once.
@@ -47,11 +44,7 @@ impl Waker {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
-            let sent = sqlx::query("select pg_notify($1, $2)")
-                .bind(WAKE_CHANNEL)
-                .bind(&queue)
-                .execute(&pool)
-                .await;
+            let sent = sqlx::query("select pg_notify($1, $2)").bind(WAKE_CHANNEL).bind(&queue).execute(&pool).await;
             if let Err(error) = sent {
                 tracing::debug!(queue, %error, "wake-up not sent; workers look within a second");
             }
@@ -83,8 +76,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_burst_of_wake_ups_books_two_notifications() {
-        let pool =
-            PgPool::connect_lazy("postgres://nobody@localhost/none").expect("a URL that parses");
+        let pool = PgPool::connect_lazy("postgres://nobody@localhost/none").expect("a URL that parses");
         let waker = Waker::new(pool);
         let booked: Vec<_> = (0..100).filter_map(|_| waker.book("q")).collect();
         assert_eq!(booked.first(), Some(&Duration::ZERO));

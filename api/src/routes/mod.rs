@@ -1,0 +1,24 @@
+//! One file per noun; each is one `OpenApi` struct of thin handlers. Tags group them in the documentation.
+
+use poem_openapi::Tags;
+
+/// What the operations are about.
+#[derive(Tags)]
+pub(crate) enum Tag {
+    /// Signing in and out.
+    Accounts,
+    /// Devices, schedules and runs.
+    Sync,
+    /// The user's tree of files.
+    Files,
+    /// What happened.
+    Audit,
+    /// The queue, for admins.
+    Jobs,
+}
+
+/// All operations of the API.
+pub type Routes = ();
+
+/// The operations, for the service.
+pub fn routes() -> Routes {}

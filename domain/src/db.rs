@@ -1,0 +1,297 @@
+//! The database: connecting, migrating, and the only two ways to a transaction.
+//!
+//! Invariant: a user's transaction ([`Domain::begin`]) runs as the role `driftless_app` with the user's id set, so row
+//! level security binds until it ends; the tables' owner ([`Domain::begin_system`]) serves what no user asks for:
+//! sign-in, the dispatcher, sweeps. Left out: any table of a noun.
+
+use std::{
+    collections::BTreeSet,
+    ops::{Deref, DerefMut},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use driftless_queue::{JobId, NewJob, Waker};
+use sqlx::{
+    PgConnection, PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use uuid::Uuid;
+
+use crate::{
+    Actor,
+    config::Settings,
+    error::{Fault, Kind},
+};
+
+/// A failure of the database itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It can't be reached, is shutting down, or had no connection free in time.
+    #[error("the database can't be reached just now")]
+    Unreachable(#[source] sqlx::Error),
+    /// Another transaction was in the way; the same request may succeed when repeated.
+    #[error("another change was in the way")]
+    Contended(#[source] sqlx::Error),
+    /// A statement failed that should not.
+    #[error("a database statement failed")]
+    Statement(#[source] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database could not be migrated")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The role that users' transactions run as is missing and could not be made.
+    #[error(
+        "the role driftless_app is missing and this login may not make it: run `create role driftless_app nologin; grant driftless_app to <login>` as a superuser"
+    )]
+    Role(#[source] sqlx::Error),
+    /// The queue refused a job.
+    #[error("a job could not be queued")]
+    Queue(#[source] driftless_queue::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        let class = match &cause {
+            E::Database(e) => e.code().unwrap_or_default().into_owned(),
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
+                return Error::Unreachable(cause);
+            }
+            _ => String::new(),
+        };
+        match class.as_str() {
+            // serialization_failure, deadlock_detected, lock_not_available
+            "40001" | "40P01" | "55P03" => Error::Contended(cause),
+            // connection exceptions, shutting down, starting up, too many connections
+            c if c.starts_with("08") || c.starts_with("57P") || c.starts_with("53") => Error::Unreachable(cause),
+            _ => Error::Statement(cause),
+        }
+    }
+}
+
+impl From<driftless_queue::Error> for Error {
+    fn from(cause: driftless_queue::Error) -> Self {
+        Error::Queue(cause)
+    }
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Unreachable(_) | Error::Contended(_) => Kind::Unavailable,
+            _ => Kind::Internal,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Error::Unreachable(_) => "database.unreachable",
+            Error::Contended(_) => "database.contended",
+            _ => "internal",
+        }
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        (self.kind() == Kind::Unavailable).then_some(1)
+    }
+}
+
+/// The name of the constraint that a statement ran into, if that is why it failed.
+pub fn constraint(e: &sqlx::Error) -> Option<&str> {
+    e.as_database_error().and_then(|e| e.constraint())
+}
+
+/// Options for every connection of ours. The planner settings are not taste: see the planner traps in docs/storage.md.
+pub fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?.application_name("driftless").options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("jit", "off"),
+        ("idle_in_transaction_session_timeout", "60s"),
+        ("lock_timeout", "20s"),
+        ("TimeZone", "UTC"),
+    ]))
+}
+
+/// Opens a pool of at most `connections`, waiting up to 30 s for the database to answer.
+pub async fn connect(url: &str, connections: u32) -> Result<PgPool, Error> {
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(30))
+        .connect_lazy_with(options(url)?);
+    let mut pause = Duration::from_millis(100);
+    for attempt in 0.. {
+        match sqlx::query("select 1").execute(&pool).await {
+            Ok(_) => return Ok(pool),
+            Err(e) if attempt < 8 && matches!(Error::from_ref(&e), Kind::Unavailable) => {
+                tokio::time::sleep(pause).await
+            }
+            Err(e) => return Err(e.into()),
+        }
+        pause *= 2;
+    }
+    unreachable!("the loop above only leaves by return")
+}
+
+impl Error {
+    fn from_ref(e: &sqlx::Error) -> Kind {
+        match e {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Kind::Unavailable,
+            sqlx::Error::Database(d) if d.code().is_some_and(|c| c.starts_with("57P")) => Kind::Unavailable,
+            _ => Kind::Internal,
+        }
+    }
+}
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// Makes the role that users' transactions run as, then brings the schema up to date. Safe to run from many processes.
+pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
+    let mut conn = pool.acquire().await?;
+    make_role(&mut conn).await.map_err(Error::Role)?;
+    MIGRATIONS.run(&mut *conn).await.map_err(Error::Migrate)
+}
+
+/// Whether all migrations of this binary have run.
+pub async fn is_migrated(pool: &PgPool) -> bool {
+    let last = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
+    sqlx::query_scalar::<_, bool>("select exists (select from _sqlx_migrations where version = $1 and success)")
+        .bind(last)
+        .fetch_one(pool)
+        .await
+        .unwrap_or(false)
+}
+
+// Roles belong to the whole cluster: two databases may make it at once, so losing that race is as good as winning it.
+async fn make_role(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(
+        "do $$ begin
+           if not exists (select from pg_roles where rolname = 'driftless_app') then
+             create role driftless_app nologin;
+           end if;
+         exception when duplicate_object or unique_violation then null; end $$;
+         do $$ begin
+           if not pg_has_role(current_user, 'driftless_app', 'member') then
+             if current_setting('server_version_num')::int >= 160000 then
+               execute format('grant driftless_app to %I with set true', current_user);
+             else
+               execute format('grant driftless_app to %I', current_user);
+             end if;
+           end if;
+         exception when unique_violation then null; end $$;",
+    )
+    .execute(conn)
+    .await
+    .map(|_| ())
+}
+
+/// The server's rules with all that they need: database, settings, and the parts that live in this process.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Domain(Arc<Parts>);
+
+struct Parts {
+    pool: PgPool,
+    waker: Waker,
+    settings: Settings,
+    process: Uuid,
+}
+
+impl Domain {
+    /// Puts the parts together. `process` names this process's lease in the queue, by which others see that it lives.
+    pub fn new(pool: PgPool, settings: Settings, process: Uuid) -> Self {
+        let waker = Waker::new(pool.clone());
+        Domain(Arc::new(Parts { pool, waker, settings, process }))
+    }
+
+    /// The settings that this process was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The pool, for what needs a connection of its own (the queue's process, listeners).
+    pub fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    /// The token of this process's lease.
+    pub fn process(&self) -> Uuid {
+        self.0.process
+    }
+
+    /// Wakes the queues' workers after a commit that did not come through [`Tx::commit`].
+    pub fn waker(&self) -> &Waker {
+        &self.0.waker
+    }
+
+    /// A transaction as `actor`: row level security shows and takes only his rows.
+    pub async fn begin(&self, actor: &Actor) -> Result<Tx, Error> {
+        let mut tx = self.begin_system().await?;
+        sqlx::query("select set_config('role', 'driftless_app', true), set_config('driftless.user_id', $1, true)")
+            .bind(actor.user_id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx)
+    }
+
+    /// A transaction as the tables' owner, which sees every user's rows.
+    pub async fn begin_system(&self) -> Result<Tx, Error> {
+        Ok(Tx { inner: self.0.pool.begin().await?, waker: self.0.waker.clone(), wakes: BTreeSet::new(), now: None })
+    }
+}
+
+/// An open transaction. Dropped without [`Tx::commit`] it is rolled back.
+pub struct Tx {
+    inner: Transaction<'static, Postgres>,
+    waker: Waker,
+    wakes: BTreeSet<String>,
+    now: Option<DateTime<Utc>>,
+}
+
+impl Tx {
+    /// The time of this transaction, from the one clock that all processes share.
+    pub async fn now(&mut self) -> Result<DateTime<Utc>, Error> {
+        if let Some(now) = self.now {
+            return Ok(now);
+        }
+        let now = sqlx::query_scalar("select queue.now()").fetch_one(&mut **self).await?;
+        Ok(*self.now.insert(now))
+    }
+
+    /// Queues `job` in this transaction; workers are woken after the commit. `None` when an equal unique key waits.
+    pub async fn enqueue(&mut self, job: &NewJob) -> Result<Option<JobId>, Error> {
+        let id = driftless_queue::enqueue(self, job).await?;
+        self.wakes.insert(job.queue.clone());
+        Ok(id)
+    }
+
+    /// Queues many jobs in one statement.
+    pub async fn enqueue_batch(&mut self, jobs: &[NewJob]) -> Result<(), Error> {
+        driftless_queue::enqueue_batch(self, jobs).await?;
+        self.wakes.extend(jobs.iter().map(|j| j.queue.clone()));
+        Ok(())
+    }
+
+    /// Commits, then wakes the workers of the queues that got jobs.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.inner.commit().await?;
+        for queue in &self.wakes {
+            self.waker.wake(queue);
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}

@@ -1,0 +1,10 @@
+//! The integration tests: one binary, a real Postgres, a database for each test.
+//!
+//! They need `DRIFTLESS_TEST_DATABASE_URL`, a login that may create databases and roles; `cargo xtask test` starts a
+//! throw-away cluster and sets it.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+mod health;

@@ -1,0 +1,68 @@
+//! Speaking to the test app over HTTP.
+
+use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use serde_json::Value;
+
+use super::App;
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
+    }
+
+    /// The code of a Problem.
+    pub fn code(&self) -> &'static str {
+        self.json()["code"].as_str().unwrap_or("").to_owned().leak()
+    }
+
+    /// The field of a Problem.
+    pub fn field(&self) -> &'static str {
+        self.json()["field"].as_str().unwrap_or("").to_owned().leak()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+
+    /// Fails unless the answer has this status; for chaining.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+}
+
+/// Sends a request and takes in the whole answer.
+pub async fn send(request: RequestBuilder) -> Answer {
+    let response = request.send().await.expect("the test app answers");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Answer { status, headers, body: response.bytes().await.expect("the answer is whole").to_vec() }
+}
+
+impl App {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    /// A request as the user of `token`, with a JSON body unless it is null.
+    pub async fn call(&self, token: &str, method: Method, path: &str, body: Value) -> Answer {
+        let request = self.request(method, path).bearer_auth(token);
+        send(if body.is_null() { request } else { request.json(&body) }).await
+    }
+}

@@ -1,0 +1,143 @@
+//! The test app: the real API on a real port, its own database and data folder, and a client that speaks to it.
+//!
+//! Invariant: when a test ends well, no job and no lease is left over, else dropping the app fails the test. Waits are
+//! level-triggered with a bound ([`until`]), never sleeps.
+
+mod client;
+mod database;
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use driftless_domain::{Domain, config::Settings, db};
+use poem::{
+    Route, Server,
+    listener::{Acceptor, Listener, TcpListener},
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use client::Answer;
+pub use database::Database;
+
+/// A server of this test's own.
+pub struct App {
+    pub domain: Domain,
+    pub database: Database,
+    pub base: String,
+    pub http: reqwest::Client,
+    pub stop: CancellationToken,
+    data: TempDir,
+}
+
+/// What a test may change before the server starts.
+pub fn settings(database: &Database, data: &TempDir) -> Settings {
+    let set = |name: &str| match name {
+        "DRIFTLESS_DATA_DIR" => Some(data.path().as_os_str().to_owned()),
+        "DRIFTLESS_DATABASE_URL" => Some(database.url.clone().into()),
+        "DRIFTLESS_MIN_FREE" => Some("0".into()),
+        _ => None,
+    };
+    Settings::from_lookup(set).unwrap()
+}
+
+impl App {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A server whose settings `change` has touched.
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let database = Database::create().await;
+        let data = TempDir::new().unwrap();
+        let mut settings = settings(&database, &data);
+        change(&mut settings);
+        let pool = db::connect(&database.url, 10).await.unwrap();
+        let domain = Domain::new(pool, settings, Uuid::now_v7());
+        let stop = CancellationToken::new();
+        let base = serve(domain.clone(), stop.clone()).await;
+        App { domain, database, base, http: reqwest::Client::new(), stop, data }
+    }
+
+    /// Another server process's worth of API on the same database and data folder; answers its address.
+    pub async fn second_server(&self) -> String {
+        let pool = db::connect(&self.database.url, 5).await.unwrap();
+        let domain = Domain::new(pool, self.domain.settings().clone(), Uuid::now_v7());
+        serve(domain, self.stop.clone()).await
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.data.path().to_owned()
+    }
+}
+
+async fn serve(domain: Domain, stop: CancellationToken) -> String {
+    let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
+    let address = acceptor.local_addr()[0].as_socket_addr().copied().unwrap();
+    let app = driftless_api::app(domain, stop.clone(), Route::new());
+    tokio::spawn(async move {
+        Server::new_with_acceptor(acceptor)
+            .run_with_graceful_shutdown(app, stop.cancelled_owned(), Some(Duration::from_secs(1)))
+            .await
+    });
+    format!("http://{address}")
+}
+
+/// Waits until `holds` answers `Some`, looking again every 20 ms, at most 20 s.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut holds: impl FnMut() -> F) -> T {
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = holds().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < end, "waited 20 s in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        let url = self.database.url.clone();
+        let database = Database { name: self.database.name.clone(), url: url.clone() };
+        let failed = thread::panicking();
+        // A runtime of its own: the test's may already be shutting down.
+        let left = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let left = if failed { Vec::new() } else { leftovers(&url).await };
+                database.drop_now().await;
+                left
+            })
+        })
+        .join();
+        if !failed {
+            assert_eq!(
+                left.expect("the database can be looked at"),
+                Vec::<String>::new(),
+                "jobs or leases were left over"
+            );
+        }
+    }
+}
+
+/// Jobs and leases that a test left behind, after giving a draining worker up to 10 s to hand them back.
+async fn leftovers(url: &str) -> Vec<String> {
+    use sqlx::Connection;
+    let mut conn = sqlx::PgConnection::connect(url).await.unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let left: Vec<String> = sqlx::query_scalar(
+            "select 'job ' || kind || ' ' || payload::text from queue.jobs where lease_token is not null
+             union all select 'ready job ' || kind || ' ' || payload::text from queue.jobs where lease_token is null and run_at <= queue.now()
+             union all select 'running run ' || id::text from runs where state = 'running'",
+        )
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+        if left.is_empty() || std::time::Instant::now() > end {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
