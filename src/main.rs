@@ -1,25 +1,46 @@
-//! trial
+//! The driftless binary: reads the settings, opens the database, and runs what the command line asks for.
+//!
+//! Wiring only: rules are in `driftless_domain`, HTTP in `driftless_api`, workers in `driftless_jobs`.
+
+mod cli;
+mod database;
 mod postgres;
-fn main() -> anyhow::Result<()> {
-    let a: Vec<String> = std::env::args().collect();
-    let t = std::time::Instant::now();
-    let search: Vec<_> = a.get(3).map(std::path::PathBuf::from).into_iter().collect();
-    let pg = postgres::open(&postgres::Options {
-        data_dir: a[1].as_ref(),
-        bin: std::env::var_os("DRIFTLESS_PG_BIN")
-            .as_ref()
-            .map(|b| b.as_ref()),
-        search: &search,
-        throw_away: false,
-    })?;
-    eprintln!("{} {:?}", pg.url, t.elapsed());
-    if let Some(c) = a.get(2) {
-        let s = std::process::Command::new("sh")
-            .arg("-c")
-            .arg(c)
-            .env("DATABASE_URL", &pg.url)
-            .status()?;
-        eprintln!("{s}");
+mod serve;
+mod telemetry;
+mod web;
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use driftless_domain::config::Settings;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One sentence with its causes; a backtrace tells an operator nothing.
+            eprintln!("driftless: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(())
+}
+
+fn run(command: Command) -> Result<()> {
+    let settings = Settings::from_env()?;
+    telemetry::start(&settings.log)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    match command {
+        Command::Serve { no_worker } => runtime.block_on(serve::serve(settings, !no_worker)),
+        _ => Ok(()),
+    }
+}
+
+/// What a command answers, on standard output.
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
 }

@@ -68,6 +68,8 @@ pub struct Settings {
     pub min_free: Option<u64>,
     /// DRIFTLESS_PG_BIN: folder with initdb, pg_ctl and postgres for the private database.
     pub pg_bin: Option<PathBuf>,
+    /// PATH, not ours to set: where else the binaries of the private database may be.
+    pub search_path: Vec<PathBuf>,
     /// DRIFTLESS_LOG: what to log, like `info` or `driftless=debug,sqlx=warn`. Default info.
     pub log: String,
 }
@@ -105,6 +107,7 @@ impl Settings {
                 })
                 .transpose()?,
             pg_bin: text("DRIFTLESS_PG_BIN")?.map(|v| absolute("DRIFTLESS_PG_BIN", v)).transpose()?,
+            search_path: lookup("PATH").map(|v| env::split_paths(&v).collect()).unwrap_or_default(),
             log: text("DRIFTLESS_LOG")?.unwrap_or_else(|| "info".into()),
             data_dir,
         })

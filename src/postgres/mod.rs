@@ -69,26 +69,15 @@ pub struct PrivatePostgres {
 pub fn open(options: &Options) -> Result<PrivatePostgres> {
     let data_dir = make_data_dir(options.data_dir)?;
     // Starting and stopping exclude each other, so nobody adopts a cluster that is about to stop.
-    let _turn = locked(
-        &data_dir.join("postgres.lock"),
-        FlockOperation::LockExclusive,
-    )?;
+    let _turn = locked(&data_dir.join("postgres.lock"), FlockOperation::LockExclusive)?;
     let cluster = Cluster::locate(&data_dir, options)?;
     let (postmaster, child) = match cluster.postmaster() {
         Some(running) => (cluster.wait_until_ready(running.pid, None)?, None),
         None => cluster.start()?,
     };
     let users = locked(&data_dir.join("postgres.users"), FlockOperation::LockShared)?;
-    let url = format!(
-        "postgres://driftless@{}/postgres",
-        percent_encoded(&postmaster.socket_dir)
-    );
-    Ok(PrivatePostgres {
-        url,
-        cluster,
-        users,
-        child,
-    })
+    let url = format!("postgres://driftless@{}/postgres", percent_encoded(&postmaster.socket_dir));
+    Ok(PrivatePostgres { url, cluster, users, child })
 }
 
 impl Drop for PrivatePostgres {
@@ -133,8 +122,7 @@ impl Cluster {
             ),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("cannot read {}/PG_VERSION", data.display()));
+                return Err(error).with_context(|| format!("cannot read {}/PG_VERSION", data.display()));
             }
         };
         let bin = binaries::find(options, made_by, &data)?;
@@ -148,12 +136,7 @@ impl Cluster {
             Some(_) => owner_of(&data)?,
             None => choose_account(&bin, &home)?,
         };
-        let cluster = Self {
-            home,
-            bin,
-            run_as,
-            throw_away: options.throw_away,
-        };
+        let cluster = Self { home, bin, run_as, throw_away: options.throw_away };
         if made_by.is_none() {
             cluster.make()?;
         }
@@ -172,8 +155,7 @@ impl Cluster {
         let half = self.home.join("data.init");
         match fs::remove_dir_all(&half) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove the unfinished {}", half.display()));
+                return Err(error).with_context(|| format!("cannot remove the unfinished {}", half.display()));
             }
             _ => {}
         }
@@ -191,9 +173,7 @@ impl Cluster {
         if self.throw_away {
             initdb.arg("--no-sync");
         }
-        let output = initdb
-            .output()
-            .with_context(|| format!("cannot run {}", self.bin.join("initdb").display()))?;
+        let output = initdb.output().with_context(|| format!("cannot run {}", self.bin.join("initdb").display()))?;
         ensure!(
             output.status.success(),
             "initdb could not make the private Postgres in {}: {}{}",
@@ -202,9 +182,7 @@ impl Cluster {
             String::from_utf8_lossy(&output.stderr)
         );
         fs::rename(&half, self.data()).context("cannot move the new cluster into its place")?;
-        File::open(&self.home)
-            .and_then(|folder| folder.sync_all())
-            .context("cannot sync the cluster's folder")
+        File::open(&self.home).and_then(|folder| folder.sync_all()).context("cannot sync the cluster's folder")
     }
 
     /// Starts the server directly: `pg_ctl` would pass the paths through a shell.
@@ -216,13 +194,10 @@ impl Cluster {
             let mut child = self.spawn(&socket_dir)?;
             let pid = Pid::from_child(&child);
             let Err(error) = self.wait_until_ready(pid, Some(&mut child)) else {
-                let postmaster = self
-                    .postmaster()
-                    .context("the private Postgres stopped right after its start")?;
+                let postmaster = self.postmaster().context("the private Postgres stopped right after its start")?;
                 return Ok((postmaster, Some(child)));
             };
-            if begun.elapsed() > LEFTOVER_LIMIT || !self.log_tail().contains("shared memory block")
-            {
+            if begun.elapsed() > LEFTOVER_LIMIT || !self.log_tail().contains("shared memory block") {
                 return Err(error);
             }
             thread::sleep(POLL * 5);
@@ -232,8 +207,7 @@ impl Cluster {
     fn spawn(&self, socket_dir: &Path) -> Result<Child> {
         let log_path = self.log_path();
         if fs::metadata(&log_path).is_ok_and(|log| log.len() > LOG_LIMIT) {
-            fs::rename(&log_path, self.home.join("postgres.log.1"))
-                .context("cannot set the old postgres.log aside")?;
+            fs::rename(&log_path, self.home.join("postgres.log.1")).context("cannot set the old postgres.log aside")?;
         }
         let log = OpenOptions::new()
             .create(true)
@@ -245,13 +219,7 @@ impl Cluster {
         server
             .arg("-D")
             .arg(self.data())
-            .args([
-                "-c",
-                "listen_addresses=",
-                "-c",
-                "unix_socket_permissions=0700",
-                "-k",
-            ])
+            .args(["-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-k"])
             .arg(socket_dir);
         if self.throw_away {
             server.args([
@@ -281,16 +249,13 @@ impl Cluster {
                 Some(postmaster) if postmaster.pid == pid && postmaster.ready => {
                     return Ok(postmaster);
                 }
-                None if child.is_none() => bail!(
-                    "the private Postgres in {} stopped while it started: try again",
-                    self.home.display()
-                ),
+                None if child.is_none() => {
+                    bail!("the private Postgres in {} stopped while it started: try again", self.home.display())
+                }
                 _ => {}
             }
             if let Some(child) = child.as_deref_mut()
-                && let Some(status) = child
-                    .try_wait()
-                    .context("cannot wait for the private Postgres")?
+                && let Some(status) = child.try_wait().context("cannot wait for the private Postgres")?
             {
                 return Err(self.start_failure(status));
             }
@@ -318,11 +283,7 @@ impl Cluster {
         };
         let begun = Instant::now();
         if kill_process(postmaster.pid, Signal::INT).is_ok() {
-            while begun.elapsed() < STOP_LIMIT
-                && self
-                    .postmaster()
-                    .is_some_and(|still| still.pid == postmaster.pid)
-            {
+            while begun.elapsed() < STOP_LIMIT && self.postmaster().is_some_and(|still| still.pid == postmaster.pid) {
                 thread::sleep(POLL);
             }
         }
@@ -363,20 +324,11 @@ impl Cluster {
     /// as syntax.
     fn socket_dir(&self) -> Result<PathBuf> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-        if self
-            .home
-            .to_str()
-            .is_some_and(|path| path.len() <= SOCKET_DIR_LIMIT && path.bytes().all(plain))
-        {
+        if self.home.to_str().is_some_and(|path| path.len() <= SOCKET_DIR_LIMIT && path.bytes().all(plain)) {
             return Ok(self.home.clone());
         }
-        let owner = fs::metadata(self.data())
-            .with_context(|| format!("cannot look at {}", self.data().display()))?;
-        let short = PathBuf::from(format!(
-            "/tmp/driftless-{:x}-{:x}",
-            owner.dev(),
-            owner.ino()
-        ));
+        let owner = fs::metadata(self.data()).with_context(|| format!("cannot look at {}", self.data().display()))?;
+        let short = PathBuf::from(format!("/tmp/driftless-{:x}-{:x}", owner.dev(), owner.ino()));
         match fs::DirBuilder::new().mode(0o700).create(&short) {
             Ok(()) => chown(&short, Some(owner.uid()), Some(owner.gid()))
                 .with_context(|| format!("cannot hand over {}", short.display()))?,
@@ -386,8 +338,7 @@ impl Cluster {
             }
         }
         // Anybody may have made it before us.
-        let found = fs::symlink_metadata(&short)
-            .with_context(|| format!("cannot look at {}", short.display()))?;
+        let found = fs::symlink_metadata(&short).with_context(|| format!("cannot look at {}", short.display()))?;
         ensure!(
             found.is_dir() && found.uid() == owner.uid() && found.mode() & 0o077 == 0,
             "{} must be a folder of the account that runs Postgres and closed to all others: remove it, or choose a shorter DRIFTLESS_DATA_DIR",
@@ -438,22 +389,13 @@ fn lives_in(data: &Path) -> bool {
 /// The data folder, made if it is missing. The account that runs Postgres for root must be able to pass through it.
 fn make_data_dir(path: &Path) -> Result<PathBuf> {
     if !path.exists() {
-        fs::create_dir_all(path).with_context(|| {
-            format!(
-                "cannot make the data folder {} (DRIFTLESS_DATA_DIR)",
-                path.display()
-            )
-        })?;
+        fs::create_dir_all(path)
+            .with_context(|| format!("cannot make the data folder {} (DRIFTLESS_DATA_DIR)", path.display()))?;
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
         fs::set_permissions(path, Permissions::from_mode(mode))
             .with_context(|| format!("cannot close {}", path.display()))?;
     }
-    path.canonicalize().with_context(|| {
-        format!(
-            "cannot reach the data folder {} (DRIFTLESS_DATA_DIR)",
-            path.display()
-        )
-    })
+    path.canonicalize().with_context(|| format!("cannot reach the data folder {} (DRIFTLESS_DATA_DIR)", path.display()))
 }
 
 fn locked(path: &Path, operation: FlockOperation) -> Result<File> {
@@ -477,15 +419,12 @@ fn locked(path: &Path, operation: FlockOperation) -> Result<File> {
 }
 
 fn percent_encoded(path: &Path) -> String {
-    path.as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(String::new(), |mut url, &byte| {
-            if byte.is_ascii_alphanumeric() {
-                url.push(byte.into());
-            } else {
-                url.push_str(&format!("%{byte:02X}"));
-            }
-            url
-        })
+    path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut url, &byte| {
+        if byte.is_ascii_alphanumeric() {
+            url.push(byte.into());
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+        url
+    })
 }

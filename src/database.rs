@@ -1,0 +1,49 @@
+//! Where the database is: the server that DRIFTLESS_DATABASE_URL names, or the private cluster of the data folder.
+
+use std::{env::current_exe, path::PathBuf};
+
+use anyhow::{Context, Result};
+use driftless_domain::config::Settings;
+
+use crate::postgres::{self, Options, PrivatePostgres, npm_binaries};
+
+/// The address of the database, and a share in the private cluster if it is that.
+pub struct Database {
+    /// postgres:// address.
+    pub url: String,
+    cluster: Option<PrivatePostgres>,
+}
+
+impl Database {
+    /// Starts or adopts the private cluster when no server is named.
+    pub async fn open(settings: &Settings) -> Result<Self> {
+        if let Some(url) = &settings.database_url {
+            return Ok(Self { url: url.clone(), cluster: None });
+        }
+        let settings = settings.clone();
+        let cluster = tokio::task::spawn_blocking(move || {
+            let search: Vec<PathBuf> =
+                settings.search_path.iter().cloned().chain(binaries_beside_the_clone()).collect();
+            postgres::open(&Options {
+                data_dir: &settings.data_dir,
+                bin: settings.pg_bin.as_deref(),
+                search: &search,
+                throw_away: false,
+            })
+        })
+        .await
+        .context("starting the private Postgres failed")??;
+        Ok(Self { url: cluster.url.clone(), cluster: Some(cluster) })
+    }
+
+    /// Gives up the share; the last one stops the cluster, which takes a moment.
+    pub async fn close(self) {
+        let _ = tokio::task::spawn_blocking(move || drop(self.cluster)).await;
+    }
+}
+
+/// A binary that runs from its clone (`target/debug/driftless`) may use what `npm ci` brought there.
+fn binaries_beside_the_clone() -> Vec<PathBuf> {
+    let exe = current_exe().unwrap_or_default();
+    exe.ancestors().skip(1).map(npm_binaries).filter(|bin| bin.is_dir()).collect()
+}

@@ -1,0 +1,59 @@
+//! The server process: HTTP, and a worker beside it unless it is told to leave the jobs to others.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use driftless_domain::config::Settings;
+use poem::{
+    EndpointExt, Route, Server,
+    listener::{Acceptor, Listener, TcpListener},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{database::Database, say, web};
+
+/// How long requests may go on after the signal to stop.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn serve(settings: Settings, _with_worker: bool) -> Result<()> {
+    // First of all, so that a taken address fails at once.
+    let acceptor = TcpListener::bind(settings.listen)
+        .into_acceptor()
+        .await
+        .with_context(|| format!("DRIFTLESS_LISTEN: cannot listen on {}", settings.listen))?;
+    let database = Database::open(&settings).await?;
+    let stop = stop_on_signal()?;
+    let address = acceptor.local_addr().first().and_then(|a| a.as_socket_addr().copied()).unwrap_or(settings.listen);
+    say(&format!("Driftless is at http://{address}"))?;
+    let app = Route::new().nest("/", web::WebApp).around(web::with_safe_headers);
+    let served = Server::new_with_acceptor(acceptor)
+        .run_with_graceful_shutdown(app, stop.cancelled(), Some(DRAIN_LIMIT))
+        .await
+        .context("the server failed");
+    database.close().await;
+    served
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; the second ends the process where it stands.
+pub fn stop_on_signal() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let stop = CancellationToken::new();
+    let drain = stop.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if !first {
+                std::process::exit(1);
+            }
+            tracing::info!("stopping: finishing what is under way");
+            drain.cancel();
+        }
+    });
+    Ok(stop)
+}
