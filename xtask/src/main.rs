@@ -1,2 +1,79 @@
-//! Developer verbs.
-fn main() {}
+//! `cargo xtask <verb>`: everything that a developer or CI does, in one place and in the order it has to happen.
+//!
+//! `.ci/run` calls `cargo xtask test` and nothing else, so what is green here is green there.
+
+mod bench;
+mod build;
+mod generate;
+mod machine;
+#[path = "../../src/postgres/mod.rs"]
+mod postgres;
+mod report;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Developer verbs of Driftless")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the web app and the server, and run it.
+    Run {
+        /// Optimised, with the web app inside; takes minutes to build.
+        #[arg(long)]
+        release: bool,
+        /// Arguments for `driftless serve`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Build the binary to ship, with the web app inside. Its path is the last line.
+    Build,
+    /// Run every check and test. Without parts, all of them.
+    Test {
+        /// Only these parts, in their usual order.
+        #[arg(value_enum)]
+        parts: Vec<test::Part>,
+    },
+    /// Write openapi/openapi.json and the TypeScript client anew.
+    Gen,
+    /// Check the rules of CONTRIBUTING.md that no compiler checks.
+    Tidy,
+    /// Run a benchmark of bench/ beside its peers.
+    Bench {
+        /// Its name; none lists them.
+        name: Option<String>,
+        /// Arguments for it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    let root = project_root();
+    match Cli::parse().verb {
+        Verb::Run { release, arguments } => build::run(root, release, &arguments),
+        Verb::Build => build::build(root),
+        Verb::Test { parts } => test::test(root, &parts),
+        Verb::Gen => generate::write(root),
+        Verb::Tidy => tidy::tidy(root),
+        Verb::Bench { name, arguments } => bench::bench(root, name.as_deref(), &arguments),
+    }
+}
+
+fn project_root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the project")
+}
+
+/// A path of the project for a message: without the part that is the same for all.
+fn shown(path: &Path) -> PathBuf {
+    path.strip_prefix(project_root()).unwrap_or(path).to_path_buf()
+}

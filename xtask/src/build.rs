@@ -1,0 +1,75 @@
+//! Building and running: the web app first, because the binary carries it.
+
+use std::{
+    env, fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    machine::{cargo, install_frontend, npm, postgres_search},
+    report::{run as run_step, say},
+};
+
+/// `cargo xtask build`: the path of the release binary is the last line.
+pub fn build(root: &Path) -> Result<()> {
+    web_app(root)?;
+    let binary = driftless(root, true)?;
+    say(&binary.display().to_string());
+    Ok(())
+}
+
+/// `cargo xtask run`: becomes the server, so that Ctrl-C and its exit code are the server's own.
+pub fn run(root: &Path, release: bool, arguments: &[String]) -> Result<()> {
+    web_app(root)?;
+    let binary = driftless(root, release)?;
+    let search = env::join_paths(postgres_search(root)).context("PATH can't be extended")?;
+    let error = Command::new(&binary).arg("serve").args(arguments).current_dir(root).env("PATH", search).exec();
+    Err(error).with_context(|| format!("cannot run {}", binary.display()))
+}
+
+/// Builds `frontend/dist` unless it is newer than everything it is made of.
+pub fn web_app(root: &Path) -> Result<()> {
+    install_frontend(root)?;
+    let frontend = root.join("frontend");
+    let built = fs::metadata(frontend.join("dist/index.html")).and_then(|file| file.modified()).ok();
+    let sources = ["src", "public", "index.html", "vite.config.ts", "package-lock.json"];
+    let newest = sources.iter().filter_map(|name| newest_change(&frontend.join(name))).max();
+    if built.is_some() && built > newest {
+        return Ok(());
+    }
+    run_step(npm(root).args(["run", "--silent", "build"]))
+}
+
+/// Builds the server; its path, wherever the target folder is.
+pub fn driftless(root: &Path, release: bool) -> Result<PathBuf> {
+    let mut command = cargo(root);
+    command.args(["build", "--locked", "--package", "driftless", "--message-format", "json-render-diagnostics"]);
+    if release {
+        command.arg("--release");
+    }
+    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("the server does not build");
+    }
+    executable(&String::from_utf8_lossy(&output.stdout)).context("cargo named no executable")
+}
+
+fn executable(messages: &str) -> Option<PathBuf> {
+    let mut paths = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let ours = message["target"]["name"] == "driftless";
+        message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+    });
+    paths.next_back()
+}
+
+fn newest_change(path: &Path) -> Option<SystemTime> {
+    let own = fs::metadata(path).and_then(|file| file.modified()).ok()?;
+    let below = fs::read_dir(path).into_iter().flatten().flatten().filter_map(|entry| newest_change(&entry.path()));
+    Some(below.fold(own, SystemTime::max))
+}

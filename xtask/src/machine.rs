@@ -1,0 +1,111 @@
+//! What the machine must have beside Rust and Node. Root on a Debian gets what is missing; anybody else is told what to install.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::report::{run, say};
+
+/// A program that the tests use.
+struct Need {
+    name: &'static str,
+    why: &'static str,
+    /// Debian's package of it.
+    package: &'static str,
+    is_here: fn(&Path) -> bool,
+}
+
+const FOR_TESTS: [Need; 3] = [
+    Need {
+        name: "Chromium",
+        why: "the browser tests run in it",
+        package: "chromium",
+        is_here: |_| on_path("chromium").is_some(),
+    },
+    Need {
+        name: "Python 3 with zoneinfo",
+        why: "schedules are compared with its calendar",
+        package: "python3 tzdata",
+        is_here: |_| {
+            succeeds(Command::new("python3").args(["-c", "import zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin')"]))
+        },
+    },
+    Need {
+        name: "PostgreSQL 15 or later",
+        why: "nothing is tested on a stand-in for the database",
+        package: "postgresql",
+        is_here: |root| {
+            crate::postgres::npm_binaries(root).join("postgres").is_file()
+                || Path::new("/usr/lib/postgresql").is_dir()
+                || on_path("postgres").is_some()
+        },
+    },
+];
+
+/// Sees to it that everything that the tests need is here.
+pub fn prepare_for_tests(root: &Path) -> Result<()> {
+    let missing: Vec<&Need> = FOR_TESTS.iter().filter(|need| !(need.is_here)(root)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.package.split(' ')).collect();
+    if rustix::process::geteuid().is_root() && on_path("apt-get").is_some() {
+        say(&format!("installing {}", packages.join(" ")));
+        let apt =
+            |arguments: &[&str]| run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
+        apt(&["update", "-qq"])?;
+        apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages.as_slice()].concat())?;
+        return Ok(());
+    }
+    let list: Vec<String> = missing.iter().map(|need| format!("{} ({})", need.name, need.why)).collect();
+    bail!("missing: {}. On Debian: sudo apt install {}", list.join(", "), packages.join(" "))
+}
+
+/// Installs the packages of `frontend/` exactly as its lock file says, if that has not been done.
+pub fn install_frontend(root: &Path) -> Result<()> {
+    ensure!(
+        on_path("npm").is_some(),
+        "missing: Node.js 20 or later with npm (the web app is built with it). See nodejs.org, or on Debian: sudo apt install nodejs npm"
+    );
+    let frontend = root.join("frontend");
+    let lock = fs::read(frontend.join("package-lock.json")).context("cannot read frontend/package-lock.json")?;
+    let installed = frontend.join("node_modules/.installed-lock.json");
+    if fs::read(&installed).is_ok_and(|done| done == lock) {
+        return Ok(());
+    }
+    run(npm(root).args(["ci", "--no-audit", "--no-fund"]))?;
+    fs::write(&installed, lock).context("cannot note what was installed")
+}
+
+/// npm in `frontend/`.
+pub fn npm(root: &Path) -> Command {
+    let mut npm = Command::new("npm");
+    npm.current_dir(root.join("frontend"));
+    npm
+}
+
+/// cargo in the project, the one that runs us.
+pub fn cargo(root: &Path) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root);
+    cargo
+}
+
+/// Where the server binaries of Postgres may be beside installed ones: PATH, and what npm brought.
+pub fn postgres_search(root: &Path) -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain([crate::postgres::npm_binaries(root)]).collect()
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
