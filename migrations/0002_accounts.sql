@@ -48,10 +48,9 @@ create table signing_keys (
     created_at timestamptz not null default queue.now()
 );
 
--- Failed sign-ins by account and by address, for the limits. A row is a subject's current window.
+-- Tries to sign in that did not succeed, by account and by address, for the limits. A row is a subject's current window.
 create table sign_in_failures (
     subject      text primary key,
     failures     int not null,
-    window_start timestamptz not null,
-    blocked_until timestamptz
+    window_start timestamptz not null
 );

@@ -18,6 +18,7 @@ create table audit (
 create index audit_unsealed on audit (id) where chain_seq is null;
 create index audit_user on audit (user_id, id desc);
 create index audit_action on audit (action, id desc);
+create index audit_at on audit (at);
 alter table audit enable row level security;
 create policy own_read on audit for select using (user_id = (select current_user_id()));
 create policy own_write on audit for insert with check (user_id = (select current_user_id()));

@@ -4,6 +4,7 @@
 //! [`Actor`] that it acts for, and every transaction of a user comes from [`Domain::begin`].
 
 mod actor;
+pub mod audit;
 pub mod config;
 pub mod db;
 pub mod error;
