@@ -3,14 +3,14 @@
 use std::{env::current_exe, path::PathBuf};
 
 use anyhow::{Context, Result};
-use driftless_domain::config::Settings;
+use driftless_domain::{Domain, config::Settings, db};
+use uuid::Uuid;
 
 use crate::postgres::{self, Options, PrivatePostgres, npm_binaries};
 
 /// The address of the database, and a share in the private cluster if it is that.
 pub struct Database {
-    /// postgres:// address.
-    pub url: String,
+    url: String,
     cluster: Option<PrivatePostgres>,
 }
 
@@ -34,6 +34,15 @@ impl Database {
         .await
         .context("starting the private Postgres failed")??;
         Ok(Self { url: cluster.url.clone(), cluster: Some(cluster) })
+    }
+
+    /// Connects with at most `connections`, migrates, and puts the server's rules on top.
+    pub async fn domain(&self, settings: Settings, connections: u32) -> Result<Domain> {
+        let named = settings.database_url.is_some();
+        let whose = || if named { "DRIFTLESS_DATABASE_URL: cannot connect" } else { "cannot connect" };
+        let pool = db::connect(&self.url, connections).await.with_context(whose)?;
+        db::migrate(&pool).await?;
+        Ok(Domain::new(pool, settings, Uuid::now_v7()))
     }
 
     /// Gives up the share; the last one stops the cluster, which takes a moment.

@@ -15,7 +15,10 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use driftless_domain::config::Settings;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    database::Database,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -30,17 +33,33 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
+    if matches!(command, Command::Openapi) {
+        return print(&driftless_api::openapi());
+    }
     let settings = Settings::from_env()?;
     telemetry::start(&settings.log)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     match command {
         Command::Serve { no_worker } => runtime.block_on(serve::serve(settings, !no_worker)),
+        Command::Migrate => runtime.block_on(migrate(settings)),
         _ => Ok(()),
     }
 }
 
+async fn migrate(settings: Settings) -> Result<()> {
+    let database = Database::open(&settings).await?;
+    let domain = database.domain(settings, 2).await;
+    database.close().await;
+    domain?;
+    say("the database is up to date")
+}
+
 /// What a command answers, on standard output.
-fn say(line: &str) -> Result<()> {
+fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
+    write!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+fn say(line: &str) -> Result<()> {
+    print(&format!("{line}\n"))
 }

@@ -5,15 +5,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use driftless_domain::config::Settings;
 use poem::{
-    EndpointExt, Route, Server,
+    Server,
     listener::{Acceptor, Listener, TcpListener},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{database::Database, say, web};
+use crate::{database::Database, say, web::WebApp};
 
 /// How long requests may go on after the signal to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// Enough for requests and jobs side by side; a private cluster allows 100 for all processes.
+const CONNECTIONS: u32 = 24;
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn serve(settings: Settings, _with_worker: bool) -> Result<()> {
@@ -22,16 +24,28 @@ pub async fn serve(settings: Settings, _with_worker: bool) -> Result<()> {
         .into_acceptor()
         .await
         .with_context(|| format!("DRIFTLESS_LISTEN: cannot listen on {}", settings.listen))?;
-    let database = Database::open(&settings).await?;
     let stop = stop_on_signal()?;
+    let database = Database::open(&settings).await?;
+    let served = answer(acceptor, &database, settings, stop).await;
+    database.close().await;
+    served
+}
+
+async fn answer<A: Acceptor + 'static>(
+    acceptor: A,
+    database: &Database,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<()> {
     let address = acceptor.local_addr().first().and_then(|a| a.as_socket_addr().copied()).unwrap_or(settings.listen);
+    let domain = database.domain(settings, CONNECTIONS).await?;
     say(&format!("Driftless is at http://{address}"))?;
-    let app = Route::new().nest("/", web::WebApp).around(web::with_safe_headers);
+    let app = driftless_api::app(domain.clone(), stop.clone(), WebApp);
     let served = Server::new_with_acceptor(acceptor)
         .run_with_graceful_shutdown(app, stop.cancelled(), Some(DRAIN_LIMIT))
         .await
         .context("the server failed");
-    database.close().await;
+    domain.pool().close().await;
     served
 }
 

@@ -6,7 +6,7 @@
 
 use poem::{
     Body, Endpoint, IntoResponse, Request, Response, Result,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{Method, StatusCode, header},
 };
 use rust_embed::{EmbeddedFile, RustEmbed};
 use uuid::Uuid;
@@ -75,22 +75,4 @@ fn index() -> Response {
         .header(header::CONTENT_SECURITY_POLICY, policy)
         .content_type("text/html; charset=utf-8")
         .body(page)
-}
-
-/// What every response of the server carries, unless the door that made it said otherwise.
-pub async fn with_safe_headers<E: Endpoint>(next: E, request: Request) -> Result<Response> {
-    let behind_tls = request.header("x-forwarded-proto") == Some("https");
-    let mut response = next.call(request).await?.into_response();
-    let headers = response.headers_mut();
-    let mut put = |name: header::HeaderName, value: &'static str| {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
-    };
-    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    put(header::REFERRER_POLICY, "no-referrer");
-    put(header::X_FRAME_OPTIONS, "DENY");
-    put(header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
-    if behind_tls {
-        put(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
-    }
-    Ok(response)
 }

@@ -85,6 +85,8 @@ async fn readyz(Data(domain): Data<&Domain>, Data(draining): Data<&Draining>) ->
 /// Around every request: an id for the log and the answer, one log line, and the headers that every answer carries.
 async fn observe<E: Endpoint>(next: std::sync::Arc<E>, request: Request) -> poem::Result<Response> {
     let id = Uuid::now_v7().simple().to_string();
+    // Only then may a browser be told never to come without TLS again.
+    let behind_tls = request.header("x-forwarded-proto") == Some("https");
     let (method, path, start) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let answer = problem::REQUEST_ID.scope(id.clone(), next.get_response(request));
     let mut response = answer.await;
@@ -94,6 +96,10 @@ async fn observe<E: Endpoint>(next: std::sync::Arc<E>, request: Request) -> poem
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
     headers.insert("x-frame-options", HeaderValue::from_static("DENY"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    if behind_tls {
+        headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("x-request-id", id);
     }

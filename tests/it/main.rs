@@ -7,4 +7,6 @@
 
 mod support;
 
+mod binary;
 mod health;
+mod private_postgres;

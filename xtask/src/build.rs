@@ -1,7 +1,7 @@
 //! Building and running: the web app first, because the binary carries it.
 
 use std::{
-    env, fs,
+    fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    machine::{cargo, install_frontend, npm, postgres_search},
+    machine::{cargo, install_frontend, npm, path_with_postgres},
     report::{run as run_step, say},
 };
 
@@ -27,8 +27,12 @@ pub fn build(root: &Path) -> Result<()> {
 pub fn run(root: &Path, release: bool, arguments: &[String]) -> Result<()> {
     web_app(root)?;
     let binary = driftless(root, release)?;
-    let search = env::join_paths(postgres_search(root)).context("PATH can't be extended")?;
-    let error = Command::new(&binary).arg("serve").args(arguments).current_dir(root).env("PATH", search).exec();
+    let error = Command::new(&binary)
+        .arg("serve")
+        .args(arguments)
+        .current_dir(root)
+        .env("PATH", path_with_postgres(root))
+        .exec();
     Err(error).with_context(|| format!("cannot run {}", binary.display()))
 }
 

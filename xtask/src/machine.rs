@@ -1,7 +1,9 @@
 //! What the machine must have beside Rust and Node. Root on a Debian gets what is missing; anybody else is told what to install.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -99,6 +101,12 @@ pub fn cargo(root: &Path) -> Command {
 pub fn postgres_search(root: &Path) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain([crate::postgres::npm_binaries(root)]).collect()
+}
+
+/// PATH with the Postgres that npm brought at its end, for a binary that runs from a target folder elsewhere.
+pub fn path_with_postgres(root: &Path) -> OsString {
+    // Only a folder with a colon in its name can't be added.
+    env::join_paths(postgres_search(root)).unwrap_or_else(|_| env::var_os("PATH").unwrap_or_default())
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {

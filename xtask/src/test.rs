@@ -1,14 +1,14 @@
 //! `cargo xtask test`: every check and test there is, cheap ones first. A part that fails does not stop the others, except those
 //! that stand on it.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::{
     build::{driftless, web_app},
     generate,
-    machine::{cargo, install_frontend, npm, postgres_search, prepare_for_tests},
+    machine::{cargo, install_frontend, npm, path_with_postgres, postgres_search, prepare_for_tests},
     postgres::{self, Options},
     report::{Report, run, say},
     tidy,
@@ -90,7 +90,8 @@ fn rust(root: &Path, report: &mut Report) {
     if let Some(cluster) = cluster.filter(|_| started) {
         let mut command = cargo(root);
         command.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
-        report.tests("unit and integration tests", command.env("DRIFTLESS_TEST_DATABASE_URL", &cluster.url));
+        command.env("DRIFTLESS_TEST_DATABASE_URL", &cluster.url).env("PATH", path_with_postgres(root));
+        report.tests("unit and integration tests", &mut command);
     }
 }
 
@@ -114,8 +115,8 @@ fn browser(root: &Path, report: &mut Report) {
         Ok(())
     });
     if let Some(binary) = binary.filter(|_| built) {
-        let mut e2e: Command = npm(root);
-        let search = std::env::join_paths(postgres_search(root)).unwrap_or_default();
-        report.tests("browser tests", e2e.args(["run", "e2e"]).env("DRIFTLESS_BIN", binary).env("PATH", search));
+        let mut e2e = npm(root);
+        e2e.args(["run", "e2e"]).env("DRIFTLESS_BIN", binary).env("PATH", path_with_postgres(root));
+        report.tests("browser tests", &mut e2e);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: when a test ends well, no job and no lease is left over, else dropping the app fails the test. Waits are
 //! level-triggered with a bound ([`until`]), never sleeps.
 
+pub mod binary;
 mod client;
 mod database;
 

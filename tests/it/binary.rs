@@ -1,0 +1,94 @@
+//! The binary as an operator meets it: its answers, its refusals, and how it stops.
+
+use crate::support::{
+    Database,
+    binary::{DataDir, Process, driftless, run},
+};
+
+fn settings<'a>(database: &'a Database, data: &'a str) -> [(&'a str, &'a str); 2] {
+    [("DRIFTLESS_DATABASE_URL", &database.url), ("DRIFTLESS_DATA_DIR", data)]
+}
+
+#[tokio::test]
+async fn the_server_answers_health_the_web_app_and_its_documents_until_a_signal_stops_it() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let (process, base) = Process::serve(&data.path(), &[("DRIFTLESS_DATABASE_URL", &database.url)]);
+    for path in ["/healthz", "/readyz", "/", "/sync", "/docs", "/api/openapi.json"] {
+        let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff", "{path}");
+    }
+    let status = process.terminate();
+    assert!(status.success(), "{status}");
+    database.drop_now().await;
+}
+
+#[tokio::test]
+async fn pages_of_the_app_are_never_cached_and_allow_no_inline_script() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let (_process, base) = Process::serve(&data.path(), &[("DRIFTLESS_DATABASE_URL", &database.url)]);
+    let page = reqwest::get(format!("{base}/any/deep/link?x=1")).await.unwrap();
+    assert_eq!(page.headers()["cache-control"], "no-store");
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+    assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+    let gone = reqwest::get(format!("{base}/assets/of-an-older-build.js")).await.unwrap();
+    assert_eq!(gone.status(), 404);
+    drop(_process);
+    database.drop_now().await;
+}
+
+#[test]
+fn a_wrong_setting_stops_the_start_with_a_sentence_that_names_it() {
+    let cases = [
+        ("DRIFTLESS_LISTEN", "8000"),
+        ("DRIFTLESS_DATABASE_URL", "mysql://localhost/x"),
+        ("DRIFTLESS_STORE", "s3://bucket"),
+        ("DRIFTLESS_JWT_SECRET", "short"),
+        ("DRIFTLESS_ADMIN_PASSWORD", "short"),
+        ("DRIFTLESS_REMOTE_ROOTS", "relative"),
+        ("DRIFTLESS_ZONE", "Berlin"),
+        ("DRIFTLESS_MIN_FREE", "much"),
+        ("DRIFTLESS_LOG", "driftless=loudly"),
+        ("DRIFTLESS_PG_BIN", "/nonexistent"),
+    ];
+    for (name, value) in cases {
+        let data = DataDir::new();
+        let folder = data.path();
+        let settings =
+            [("DRIFTLESS_DATA_DIR", folder.to_str().unwrap()), ("DRIFTLESS_LISTEN", "127.0.0.1:0"), (name, value)];
+        let ended = run(driftless(&["serve"], &settings), "");
+        assert_eq!(ended.status.code(), Some(1), "{name}: {}", ended.err);
+        assert!(ended.err.starts_with("driftless: ") && ended.err.contains(name), "{name}: {}", ended.err);
+        assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    }
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let ended = run(driftless(&["serve"], &[("DRIFTLESS_LISTEN", &listen)]), "");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.err.contains("DRIFTLESS_LISTEN") && ended.err.contains(&listen), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn migrating_twice_is_as_good_as_once() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let folder = data.path();
+    for _ in 0..2 {
+        let ended = run(driftless(&["migrate"], &settings(&database, folder.to_str().unwrap())), "");
+        assert!(ended.status.success(), "{}", ended.err);
+        assert_eq!(ended.out, "the database is up to date\n");
+    }
+    database.drop_now().await;
+}
+
+#[test]
+fn the_openapi_document_needs_neither_settings_nor_database() {
+    let ended = run(driftless(&["openapi"], &[("DRIFTLESS_DATABASE_URL", "nonsense")]), "");
+    assert!(ended.status.success(), "{}", ended.err);
+    let document: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(document["info"]["title"], "Driftless");
+}
