@@ -8,6 +8,7 @@ pub mod audit;
 pub mod config;
 pub mod db;
 pub mod error;
+pub mod remotes;
 
 pub use actor::Actor;
 pub use db::{Domain, Tx};
