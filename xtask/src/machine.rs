@@ -29,12 +29,10 @@ const FOR_TESTS: [Need; 3] = [
         is_here: |_| on_path("chromium").is_some(),
     },
     Need {
-        name: "Python 3 with zoneinfo",
+        name: "Python 3.9 or later with pip",
         why: "schedules are compared with its calendar",
-        package: "python3 tzdata",
-        is_here: |_| {
-            succeeds(Command::new("python3").args(["-c", "import zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin')"]))
-        },
+        package: "python3 python3-pip",
+        is_here: |_| succeeds(Command::new("python3").args(["-c", "import pip, zoneinfo"])),
     },
     Need {
         name: "PostgreSQL 15 or later",
