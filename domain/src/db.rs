@@ -22,8 +22,10 @@ use uuid::Uuid;
 
 use crate::{
     Actor,
+    bandwidth::Meter,
     config::Settings,
     error::{Fault, Kind},
+    sessions,
 };
 
 /// A failure of the database itself.
@@ -196,13 +198,16 @@ struct Parts {
     waker: Waker,
     settings: Settings,
     process: Uuid,
+    sessions: sessions::Cache,
+    meter: Meter,
 }
 
 impl Domain {
     /// Puts the parts together. `process` names this process's lease in the queue, by which others see that it lives.
     pub fn new(pool: PgPool, settings: Settings, process: Uuid) -> Self {
         let waker = Waker::new(pool.clone());
-        Domain(Arc::new(Parts { pool, waker, settings, process }))
+        let meter = Meter::new(pool.clone(), settings.zone);
+        Domain(Arc::new(Parts { pool, waker, settings, process, sessions: sessions::Cache::default(), meter }))
     }
 
     /// The settings that this process was started with.
@@ -223,6 +228,15 @@ impl Domain {
     /// Wakes the queues' workers after a commit that did not come through [`Tx::commit`].
     pub fn waker(&self) -> &Waker {
         &self.0.waker
+    }
+
+    /// What every door passes its streams of bytes through, so that users' bandwidth limits hold.
+    pub fn meter(&self) -> &Meter {
+        &self.0.meter
+    }
+
+    pub(crate) fn sessions(&self) -> &sessions::Cache {
+        &self.0.sessions
     }
 
     /// A transaction as `actor`: row level security shows and takes only his rows.
