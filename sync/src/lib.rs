@@ -6,6 +6,11 @@
 
 pub mod cadence;
 pub mod chunk;
+pub mod conflict;
+pub mod deletions;
 pub mod hash;
+pub mod ignore;
 pub mod late;
+pub mod manifest;
 pub mod path;
+pub mod plan;
