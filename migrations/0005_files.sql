@@ -130,7 +130,7 @@ grant select, insert, update, delete on baselines to driftless_app;
 
 -- A resumable transfer. It becomes a file at one instant, its commit. prefix counts the pieces from the first on without a
 -- gap whose bytes are in hash_state, the state of SHA-256 over them. Which pieces are there is told by pins alone. Expires seven days
--- after last_activity_at. done: the version it became, kept so that completing twice answers the same.
+-- after last_activity_at. done: the version it became and where, kept so that completing twice answers the same.
 create table uploads (
     id               uuid primary key,
     user_id          bigint not null references users on delete cascade,
@@ -147,7 +147,8 @@ create table uploads (
     created_at       timestamptz not null default queue.now(),
     last_activity_at timestamptz not null default queue.now(),
     completing       boolean not null default false,
-    done             bigint
+    done             bigint,
+    done_path        text
 ) with (fillfactor = 70);
 create index uploads_user on uploads (user_id, created_at);
 create index uploads_expiry on uploads (last_activity_at);
@@ -180,13 +181,15 @@ alter table pins enable row level security;
 create policy own on pins using (user_id = (select current_user_id()));
 grant select, insert, update, delete on pins to driftless_app;
 
--- How many files unattended doors (runs, reports) deleted for a device, by minute, for deletion safety: a burst is held.
+-- How many files unattended doors (runs, reports) deleted for a device on a side, by minute, for deletion safety: a burst is
+-- held. Rows older than an hour count no longer and go with the daily cleanup.
 create table deletions (
     user_id   bigint not null references users on delete cascade,
     device_id bigint not null references devices on delete cascade,
+    side      text not null check (side in ('server', 'device')),
     minute    timestamptz not null,
     files     bigint not null,
-    primary key (device_id, minute)
+    primary key (device_id, side, minute)
 );
 alter table deletions enable row level security;
 create policy own on deletions using (user_id = (select current_user_id()));

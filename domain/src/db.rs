@@ -23,9 +23,12 @@ use uuid::Uuid;
 use crate::{
     Actor,
     bandwidth::Meter,
+    commit::Writers,
     config::Settings,
     error::{Fault, Kind},
+    feed::Hub,
     sessions,
+    store::Store,
 };
 
 /// A failure of the database itself.
@@ -200,6 +203,9 @@ struct Parts {
     process: Uuid,
     sessions: sessions::Cache,
     meter: Meter,
+    store: Store,
+    writers: Writers,
+    hub: Hub,
 }
 
 impl Domain {
@@ -207,7 +213,9 @@ impl Domain {
     pub fn new(pool: PgPool, settings: Settings, process: Uuid) -> Self {
         let waker = Waker::new(pool.clone());
         let meter = Meter::new(pool.clone(), settings.zone);
-        Domain(Arc::new(Parts { pool, waker, settings, process, sessions: sessions::Cache::default(), meter }))
+        let (store, hub) = (Store::new(&settings), Hub::new(pool.clone()));
+        let (sessions, writers) = (sessions::Cache::default(), Writers::default());
+        Domain(Arc::new(Parts { pool, waker, settings, process, sessions, meter, store, writers, hub }))
     }
 
     /// The settings that this process was started with.
@@ -218,6 +226,19 @@ impl Domain {
     /// The pool, for what needs a connection of its own (the queue's process, listeners).
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
+    }
+
+    /// Where the bytes of files are.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn writers(&self) -> &Writers {
+        &self.0.writers
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.0.hub
     }
 
     /// The token of this process's lease.

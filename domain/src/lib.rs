@@ -7,11 +7,18 @@ pub mod accounts;
 mod actor;
 pub mod audit;
 pub mod bandwidth;
+pub mod baselines;
+pub mod commit;
 pub mod config;
+pub mod contents;
 pub mod db;
 pub mod error;
+pub mod feed;
+pub mod ingest;
 pub mod remotes;
 pub mod sessions;
+pub mod store;
+pub mod tree;
 
 pub use actor::Actor;
 pub use db::{Domain, Tx};
