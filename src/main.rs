@@ -7,6 +7,7 @@ mod database;
 mod postgres;
 mod serve;
 mod telemetry;
+mod user;
 mod web;
 
 use std::{io::Write, process::ExitCode};
@@ -41,8 +42,10 @@ fn run(command: Command) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     match command {
         Command::Serve { no_worker } => runtime.block_on(serve::serve(settings, !no_worker)),
+        Command::Work { .. } => Ok(()),
         Command::Migrate => runtime.block_on(migrate(settings)),
-        _ => Ok(()),
+        Command::User(command) => runtime.block_on(user::run(settings, command)),
+        Command::Openapi => Ok(()),
     }
 }
 

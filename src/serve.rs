@@ -1,9 +1,9 @@
 //! The server process: HTTP, and a worker beside it unless it is told to leave the jobs to others.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result};
-use driftless_domain::config::Settings;
+use driftless_domain::{accounts, audit, config::Settings};
 use poem::{
     Server,
     listener::{Acceptor, Listener, TcpListener},
@@ -39,14 +39,25 @@ async fn answer<A: Acceptor + 'static>(
 ) -> Result<()> {
     let address = acceptor.local_addr().first().and_then(|a| a.as_socket_addr().copied()).unwrap_or(settings.listen);
     let domain = database.domain(settings, CONNECTIONS).await?;
-    say(&format!("Driftless is at http://{address}"))?;
+    let first_password = accounts::ensure_admin(&domain).await?;
+    say(&format!("Driftless is at http://{}", reachable(address)))?;
+    if let Some(password) = first_password {
+        say(&format!("Sign in as admin with the password {password} (it is not shown again)"))?;
+    }
+    let sealer = tokio::spawn(audit::run_sealer(domain.clone(), stop.clone()));
     let app = driftless_api::app(domain.clone(), stop.clone(), WebApp);
     let served = Server::new_with_acceptor(acceptor)
         .run_with_graceful_shutdown(app, stop.cancelled(), Some(DRAIN_LIMIT))
         .await
         .context("the server failed");
+    let _ = sealer.await;
     domain.pool().close().await;
     served
+}
+
+/// Where a browser on this machine finds what listens on `address`.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
 /// Cancelled by the first SIGTERM or SIGINT; the second ends the process where it stands.

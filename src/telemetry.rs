@@ -5,9 +5,12 @@ use std::io::{IsTerminal, stderr};
 use anyhow::{Result, anyhow};
 use tracing_subscriber::EnvFilter;
 
+/// What libraries say of their own work is for those who ask for it by name.
+const QUIET: &str = "sqlx=warn,poem=warn,hyper=warn";
+
 /// Starts logging. `filter` is DRIFTLESS_LOG, like `info` or `driftless_api=debug,sqlx=warn`.
 pub fn start(filter: &str) -> Result<()> {
-    let filter = EnvFilter::try_new(filter)
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
         .map_err(|error| anyhow!("DRIFTLESS_LOG: must be like `info` or `driftless_api=debug,sqlx=warn` ({error})"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -92,3 +92,56 @@ fn the_openapi_document_needs_neither_settings_nor_database() {
     let document: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(document["info"]["title"], "Driftless");
 }
+
+#[tokio::test]
+async fn users_are_made_and_mended_from_the_shell() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let folder = data.path();
+    let user = |arguments: &[&str], password: &str| {
+        run(driftless(&[&["user"], arguments].concat(), &settings(&database, folder.to_str().unwrap())), password)
+    };
+    let made = user(&["add", "eva", "--admin"], "correct horse battery\n");
+    assert_eq!((made.status.code(), made.out.as_str()), (Some(0), "user eva may sign in\n"), "{}", made.err);
+    let refused = [
+        (&["add", "eva"][..], "correct horse battery\n", "there is a user of that name already"),
+        (&["add", "otto"], "short\n", "a password has 12 to 128 characters"),
+        (&["add", "../otto"], "correct horse battery\n", "a name has"),
+        (&["add", "otto"], "", "no password on standard input"),
+        (&["password", "otto"], "correct horse battery\n", "there is no such user"),
+    ];
+    for (arguments, password, sentence) in refused {
+        let ended = user(arguments, password);
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
+        assert!(ended.err.contains(sentence), "{arguments:?}: {}", ended.err);
+    }
+    let mended = user(&["password", "eva"], "another good password\n");
+    assert!(mended.status.success(), "{}", mended.err);
+    database.drop_now().await;
+}
+
+#[tokio::test]
+async fn the_first_start_prints_one_sign_in_once() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let more = [("DRIFTLESS_DATABASE_URL", database.url.as_str())];
+    let (first, _) = Process::serve(&data.path(), &more);
+    let password = first.wait_for_line("Sign in as admin with the password ");
+    assert!(password.split(' ').next().unwrap().len() >= 12, "{password}");
+    first.terminate();
+    let (second, _) = Process::serve(&data.path(), &more);
+    let said = second.out();
+    second.terminate();
+    assert!(!said.contains("password"), "{said}");
+    database.drop_now().await;
+}
+
+#[tokio::test]
+async fn a_password_from_the_settings_is_not_printed() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let more =
+        [("DRIFTLESS_DATABASE_URL", database.url.as_str()), ("DRIFTLESS_ADMIN_PASSWORD", "correct horse battery")];
+    let (process, _) = Process::serve(&data.path(), &more);
+    let said = process.out() + &process.err();
+    process.terminate();
+    assert!(!said.contains("correct horse"), "{said}");
+    database.drop_now().await;
+}
