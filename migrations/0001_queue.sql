@@ -144,3 +144,18 @@ begin atomic
     select set_config('idle_in_transaction_session_timeout', '15s', true);
     select true from queue.jobs j where j.id = job and j.attempt = run and j.lease_token = token for share;
 end;
+
+-- Ends the job in the caller's transaction, if the claim still holds: what the handler wrote there and the end of its job become
+-- one. Null when the claim does not hold.
+create function queue.complete(job bigint, run smallint, token uuid) returns boolean
+language sql volatile security definer set search_path = pg_catalog
+begin atomic
+    with gone as (
+        delete from queue.jobs j where j.id = job and j.attempt = run and j.lease_token = token returning j.*
+    ), kept as (
+        insert into queue.finished (id, queue, kind, payload, outcome, attempt, last_error, worker, created_at)
+        select g.id, g.queue, g.kind, g.payload, 'done', g.attempt, g.last_error, w.name, g.created_at
+        from gone g left join queue.workers w on w.token = g.lease_token where g.keep
+    )
+    select true from gone;
+end;

@@ -34,3 +34,18 @@ pub async fn fence(conn: &mut PgConnection, claim: &Claim) -> Result<(), Error> 
         .await?;
     if held == Some(true) { Ok(()) } else { Err(Error::LeaseLost) }
 }
+
+/// Completes the job in the caller's transaction: what the handler wrote there and the job's end are one. The one way to effects
+/// that happen exactly once even if the process is killed right after its commit. Return Ok after the commit.
+///
+/// # Errors
+/// [`Error::LeaseLost`] when the job has been given away: roll back and return. [`Error::Database`] else.
+pub async fn complete(conn: &mut PgConnection, claim: &Claim) -> Result<(), Error> {
+    let held: Option<bool> = sqlx::query_scalar("select queue.complete($1, $2, $3)")
+        .bind(claim.id)
+        .bind(claim.attempt)
+        .bind(claim.lease_token)
+        .fetch_one(conn)
+        .await?;
+    if held == Some(true) { Ok(()) } else { Err(Error::LeaseLost) }
+}

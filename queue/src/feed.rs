@@ -1,0 +1,359 @@
+//! The jobs of one queue inside this process, between the lanes that speak to Postgres and the apalis worker that runs them.
+//!
+//! Invariant: every job claimed by this process is in exactly one place here (buffer, running, acks, verdicts, stuck) or in the
+//! hands of a lane, until the database has said how it ended. What is in none of them is handed back by
+//! [`reconcile`](crate::lane::reconcile) after a failure of the connection.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, RwLock};
+
+use crate::{
+    Claim, JobId,
+    run::{Ending, Job, Run, Stop, Verdict},
+};
+
+/// The most jobs that one statement claims, and the most it completes.
+pub(crate) const BATCH: usize = 500;
+
+/// Jobs are fetched ahead as many as could start within this time.
+const AHEAD: Duration = Duration::from_millis(20);
+
+/// While another lane is at the database, a lane waits until it has this much to do.
+const WORTH_A_TRIP: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub queue: String,
+    pub concurrency: usize,
+    pub time_limit: Duration,
+    /// Wakes one lane: something to claim or to acknowledge.
+    work: Notify,
+    /// Shared by lanes around a claim and what they do with it; exclusive for who must know all claims.
+    pub claims: RwLock<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    buffer: VecDeque<Job>,
+    running: HashMap<JobId, Arc<Run>>,
+    acks: Vec<Claim>,
+    verdicts: Vec<Verdict>,
+    /// Verdicts whose jobs were locked by somebody's transaction; tried again each second.
+    stuck: Vec<Verdict>,
+    lanes_busy: usize,
+    asked_for: usize,
+    settling: usize,
+    /// Due jobs may be waiting in the table.
+    hungry: bool,
+    wakes: u64,
+    draining: bool,
+    /// Mean time of a run in seconds, over about the last hundred.
+    mean_run: Option<f64>,
+    consumer: Option<Waker>,
+}
+
+/// What one trip of a lane to the database shall do.
+#[derive(Debug, Default)]
+pub(crate) struct Trip {
+    pub acks: Vec<Claim>,
+    pub verdicts: Vec<Verdict>,
+    pub claim: usize,
+    wakes: u64,
+}
+
+impl Feed {
+    pub fn new(queue: &str, concurrency: usize, time_limit: Duration) -> Self {
+        Self {
+            queue: queue.to_owned(),
+            concurrency: concurrency.max(1),
+            time_limit,
+            work: Notify::new(),
+            claims: RwLock::new(()),
+            state: Mutex::new(State { hungry: true, ..State::default() }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Due jobs may be waiting.
+    pub fn wake(&self) {
+        let mut state = self.state();
+        state.hungry = true;
+        state.wakes += 1;
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// The next trip; waits until there is a reason for one.
+    pub async fn next_trip(&self) -> Trip {
+        loop {
+            let notified = self.work.notified();
+            if let Some(trip) = self.plan_trip() {
+                return trip;
+            }
+            notified.await;
+        }
+    }
+
+    fn plan_trip(&self) -> Option<Trip> {
+        let mut state = self.state();
+        let room = self.room(&state);
+        // A trip for acknowledgements claims too: it costs nothing more.
+        let goes_anyway = state.hungry || !state.acks.is_empty();
+        let claim = if goes_anyway && !state.draining { room.min(BATCH) } else { 0 };
+        let wants = if state.hungry { claim } else { 0 };
+        let load = state.acks.len() + wants;
+        if load == 0 && state.verdicts.is_empty() {
+            return None;
+        }
+        if state.lanes_busy > 0 && load < WORTH_A_TRIP {
+            return None;
+        }
+        let acks = take_front(&mut state.acks, BATCH);
+        let verdicts = take_front(&mut state.verdicts, BATCH);
+        state.lanes_busy += 1;
+        state.asked_for += claim;
+        state.settling += acks.len() + verdicts.len();
+        let more = !state.acks.is_empty() || (state.hungry && room > claim);
+        let wakes = state.wakes;
+        drop(state);
+        if more {
+            self.work.notify_one();
+        }
+        Some(Trip { acks, verdicts, claim, wakes })
+    }
+
+    fn room(&self, state: &State) -> usize {
+        let ahead = match state.mean_run {
+            Some(mean) => (self.concurrency as f64 * AHEAD.as_secs_f64() / mean.max(1e-6)) as usize,
+            None => 0,
+        };
+        let held = state.running.len() + state.buffer.len() + state.asked_for;
+        (self.concurrency + ahead.min(2 * BATCH)).saturating_sub(held)
+    }
+
+    /// A trip went well and brought `jobs`. True when it was woken for nothing: then a look at the table is due.
+    pub fn finish_trip(&self, trip: &Trip, jobs: Vec<Job>) -> bool {
+        let mut state = self.state();
+        state.lanes_busy -= 1;
+        state.asked_for -= trip.claim;
+        state.settling -= trip.acks.len() + trip.verdicts.len();
+        let mut in_vain = false;
+        if trip.claim > 0 {
+            in_vain = state.hungry && jobs.is_empty();
+            if jobs.len() == trip.claim {
+                state.hungry = true;
+            } else if state.wakes == trip.wakes {
+                state.hungry = false;
+            }
+        }
+        if state.draining {
+            let back = jobs.iter().map(|job| hand_back(job.run.claim));
+            state.verdicts.extend(back);
+        } else {
+            state.buffer.extend(jobs);
+        }
+        let consumer = state.consumer.take();
+        drop(state);
+        self.work.notify_one();
+        if let Some(waker) = consumer {
+            waker.wake();
+        }
+        in_vain
+    }
+
+    /// A trip failed: what it should have settled is still to do.
+    pub fn abandon_trip(&self, mut trip: Trip) {
+        let mut state = self.state();
+        state.lanes_busy -= 1;
+        state.asked_for -= trip.claim;
+        state.settling -= trip.acks.len() + trip.verdicts.len();
+        state.hungry = true;
+        state.acks.append(&mut trip.acks);
+        state.verdicts.append(&mut trip.verdicts);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Turns acknowledgements that met a locked row into verdicts, which step over locked rows.
+    pub fn acks_to_verdicts(&self, trip: &mut Trip) {
+        let mut state = self.state();
+        state.settling -= trip.acks.len();
+        let done = trip.acks.drain(..).map(|claim| Verdict { claim, ending: Ending::Done, error: None });
+        state.verdicts.extend(done);
+    }
+
+    /// These jobs are locked by somebody's transaction.
+    pub fn keep_stuck(&self, stuck: Vec<Verdict>) {
+        self.state().stuck.extend(stuck);
+    }
+
+    /// Once a second: tries the stuck verdicts again.
+    pub fn retry_stuck(&self) {
+        let mut state = self.state();
+        if state.stuck.is_empty() {
+            return;
+        }
+        let stuck = std::mem::take(&mut state.stuck);
+        state.verdicts.extend(stuck);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// For the apalis worker: the next job, as long as fewer than `concurrency` run.
+    pub fn poll_job(&self, cx: &mut Context<'_>) -> Poll<Job> {
+        let mut state = self.state();
+        if state.running.len() < self.concurrency
+            && let Some(job) = state.buffer.pop_front()
+        {
+            job.run.start();
+            state.running.insert(job.run.claim.id, job.run.clone());
+            return Poll::Ready(job);
+        }
+        state.consumer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// A run ended. None: its job belongs to somebody else.
+    pub fn ended(&self, run: &Run, verdict: Option<Verdict>) {
+        let took = run.age();
+        let mut state = self.state();
+        if state.running.get(&run.claim.id).is_some_and(|held| held.claim == run.claim) {
+            state.running.remove(&run.claim.id);
+        }
+        let seconds = took.as_secs_f64();
+        state.mean_run = Some(state.mean_run.map_or(seconds, |mean| mean + (seconds - mean) * 0.02));
+        match verdict {
+            Some(Verdict { claim, ending: Ending::Done, .. }) if !run.keep => state.acks.push(claim),
+            Some(verdict) => state.verdicts.push(verdict),
+            None => {}
+        }
+        let worth_it = state.lanes_busy == 0 || state.acks.len() >= WORTH_A_TRIP || !state.verdicts.is_empty();
+        let consumer = state.consumer.take();
+        drop(state);
+        run.kind.run.record(took);
+        if worth_it {
+            self.work.notify_one();
+        }
+        if let Some(waker) = consumer {
+            waker.wake();
+        }
+    }
+
+    /// No job may be claimed or started any more; those that wait here go back unburnt.
+    pub fn drain(&self) {
+        let mut state = self.state();
+        state.draining = true;
+        let back: Vec<_> = state.buffer.drain(..).map(|job| hand_back(job.run.claim)).collect();
+        state.verdicts.extend(back);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// The process lost its lease: nothing here belongs to it any more.
+    pub fn lose_all(&self) {
+        let mut state = self.state();
+        state.buffer.clear();
+        state.acks.clear();
+        state.verdicts.clear();
+        state.stuck.clear();
+        state.hungry = true;
+        for run in state.running.values() {
+            run.take(Stop::LeaseLost);
+        }
+    }
+
+    pub fn running(&self) -> Vec<Arc<Run>> {
+        self.state().running.values().cloned().collect()
+    }
+
+    pub fn running_count(&self) -> usize {
+        self.state().running.len()
+    }
+
+    pub fn find(&self, id: JobId) -> Option<Arc<Run>> {
+        self.state().running.get(&id).cloned()
+    }
+
+    /// Nothing is running, waiting or unsettled here.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.running.is_empty() && state.buffer.is_empty() && state.asked_for == 0 && settled(&state)
+    }
+
+    /// The database knows how every ended run ended.
+    pub fn is_settled(&self) -> bool {
+        let state = self.state();
+        state.asked_for == 0 && settled(&state)
+    }
+
+    /// All jobs that this process knows to be its own. Exact only while `claims` is held exclusively.
+    pub fn known(&self) -> Vec<JobId> {
+        let state = self.state();
+        let verdicts = state.verdicts.iter().chain(&state.stuck).map(|v| v.claim.id);
+        let acks = state.acks.iter().map(|claim| claim.id);
+        let buffer = state.buffer.iter().map(|job| job.run.claim.id);
+        state.running.keys().copied().chain(buffer).chain(acks).chain(verdicts).collect()
+    }
+}
+
+fn settled(state: &State) -> bool {
+    state.acks.is_empty() && state.verdicts.is_empty() && state.stuck.is_empty() && state.settling == 0
+}
+
+fn hand_back(claim: Claim) -> Verdict {
+    Verdict { claim, ending: Ending::HandBack, error: None }
+}
+
+fn take_front<T>(from: &mut Vec<T>, most: usize) -> Vec<T> {
+    if from.len() <= most { std::mem::take(from) } else { from.drain(..most).collect() }
+}
+
+/// Decides how a job goes on after its run, and counts it.
+pub(crate) fn judge(run: &Run, result: Result<(), crate::registry::JobError>) -> Option<Verdict> {
+    use crate::registry::JobError;
+    let verdict = |ending, error| Some(Verdict { claim: run.claim, ending, error });
+    let error = match (run.reason(), result) {
+        (Some(Stop::LeaseLost), _) => return None,
+        (_, Ok(())) => {
+            run.kind.done.fetch_add(1, Relaxed);
+            return verdict(Ending::Done, None);
+        }
+        (Some(Stop::Cancelled), Err(_)) => return verdict(Ending::Cancelled, None),
+        (Some(Stop::Drain), Err(_)) => return verdict(Ending::HandBack, None),
+        (_, Err(error)) => error,
+    };
+    run.kind.failed.fetch_add(1, Relaxed);
+    let (ending, source) = match error {
+        JobError::Retry { source, after } => (Ending::Retry(after), source),
+        JobError::Abort(source) => (Ending::Dead, source),
+    };
+    if ending == Ending::Dead || run.claim.attempt >= run.max_attempts {
+        run.kind.dead.fetch_add(1, Relaxed);
+    }
+    let text = describe(source.as_ref());
+    tracing::warn!(job = %run.claim.id, kind = run.kind.kind, attempt = run.claim.attempt, error = text, "job failed");
+    verdict(ending, Some(text))
+}
+
+/// The error and its causes in one line that fits a column of text.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    const MOST: usize = 2000;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text.chars().filter(|c| *c != '\0').take(MOST).collect()
+}

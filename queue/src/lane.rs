@@ -1,0 +1,207 @@
+//! A lane is one conversation with Postgres that completes what has ended and claims what comes next, in one statement, while the
+//! handlers run. Each queue of a process has two, so that one is on the way while the other's jobs are being handled.
+//!
+//! A lane never gives up: when the database is away it waits and goes on, and acknowledgements wait with it. Completing twice is
+//! harmless, because a completed job no longer matches its claim.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{PgPool, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    Claim,
+    feed::{Feed, Trip},
+    process::Shared,
+    run::{Job, Run, Verdict},
+};
+
+/// Lanes of one queue in one process.
+const LANES: usize = 2;
+
+/// The longest that Postgres may work on one of our statements; after that nothing of it can still come true.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Completes by id and claim, then claims the next. `mine` locks this process's own row, so that no job is claimed for a process
+/// that is being buried right now; it is read only when there is something to claim.
+const COMPLETE_AND_CLAIM: &str = "
+    with done as (
+        delete from queue.jobs job using unnest($1::bigint[], $2::smallint[]) as ended(id, attempt)
+        where job.id = ended.id and job.attempt = ended.attempt and job.lease_token = $3
+    ), found as materialized (
+        select ctid from queue.jobs
+        where queue = $4 and ready and lease_token is null and run_at <= queue.now()
+          and not exists (select from queue.paused where queue = $4)
+        order by priority desc, run_at, id limit $5 for update skip locked
+    ), mine as materialized (
+        select from queue.workers
+        where token = $3 and lease_until > now() and exists (select from found) for key share skip locked
+    )
+    update queue.jobs job
+    set lease_token = $3, attempt = attempt + 1, unique_key = null, deadline = queue.now() + $6
+    from found where job.ctid = found.ctid and exists (select from mine)
+    returning job.id, job.kind, job.payload::text as payload, job.attempt, job.max_attempts, job.keep, job.trace,
+              extract(epoch from queue.now() - job.run_at)::float8 as waited";
+
+/// Ends runs in every other way; the codes are those of `Ending`. Steps over rows that somebody's transaction has locked and
+/// returns what is left to do of them.
+const SETTLE: &str = "
+    with verdict as materialized (
+        select * from unnest($2::bigint[], $3::smallint[], $4::smallint[], $5::float8[], $6::text[])
+             as verdict(id, attempt, ending, delay, error)
+    ), held as materialized (
+        select job.id, verdict.ending, verdict.error,
+               verdict.ending in (1, 3, 4) or verdict.ending = 0 and job.attempt >= job.max_attempts as ends,
+               queue.now() + interval '1 s' * coalesce(verdict.delay, random() * least(3600, power(2, job.attempt - 1))) as again_at
+        from verdict join queue.jobs job on job.id = verdict.id and job.attempt = verdict.attempt and job.lease_token = $1
+        for update of job skip locked
+    ), gone as (
+        delete from queue.jobs job using held where job.id = held.id and held.ends
+        returning job.*, held.ending, held.error
+    ), buried as (
+        insert into queue.dead_jobs (id, queue, kind, payload, priority, attempt, max_attempts, keep, trace, error, created_at)
+        select id, queue, kind, payload, priority, attempt, max_attempts, keep, trace, coalesce(error, ''), created_at
+        from gone where ending in (0, 1)
+    ), kept as (
+        insert into queue.finished (id, queue, kind, payload, outcome, attempt, last_error, worker, created_at)
+        select id, queue, kind, payload, case ending when 3 then 'cancelled' else 'done' end, attempt, last_error, $7, created_at
+        from gone where ending = 3 or ending = 4 and keep
+    ), again as (
+        update queue.jobs job
+        set lease_token = null, deadline = null, progress = null, cancel_requested = false,
+            attempt = attempt - (held.ending = 2)::int,
+            run_at = case held.ending when 2 then job.run_at else held.again_at end,
+            ready = held.ending = 2 or held.again_at <= queue.now() + interval '60 s',
+            last_error = coalesce(held.error, job.last_error)
+        from held where job.id = held.id and not held.ends
+    )
+    select verdict.id from verdict join queue.jobs job
+        on job.id = verdict.id and job.attempt = verdict.attempt and job.lease_token = $1
+    where verdict.id not in (select id from held)";
+
+/// Hands back what is claimed for this process but unknown to it: the answer of a claim, or the effect of an acknowledgement, was
+/// lost with the connection.
+const RECONCILE: &str = "
+    update queue.jobs set lease_token = null, deadline = null, attempt = attempt - 1
+    where queue = $2 and ready and lease_token = $1 and id <> all ($3::bigint[])";
+
+/// Starts the lanes of a queue.
+pub(crate) fn start(process: &Arc<Shared>, feed: &Arc<Feed>) {
+    for _ in 0..LANES {
+        tokio::spawn(run(process.clone(), feed.clone()));
+    }
+}
+
+async fn run(process: Arc<Shared>, feed: Arc<Feed>) {
+    let closed = process.closed.clone();
+    let mut failures = 0;
+    loop {
+        let trip = tokio::select! {
+            trip = feed.next_trip() => trip,
+            () = closed.cancelled() => return,
+        };
+        match travel(&process, &feed, trip).await {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!(queue = feed.queue, %error, "the queue does not reach the database; waiting for it");
+                }
+                tokio::time::sleep(Duration::from_millis(100 * failures.min(10))).await;
+                process.reconcile_soon();
+            }
+        }
+    }
+}
+
+async fn travel(process: &Shared, feed: &Feed, mut trip: Trip) -> Result<(), sqlx::Error> {
+    let exclusive = feed.claims.read().await;
+    let token = process.token();
+    if !trip.verdicts.is_empty() {
+        match settle(&process.pool, token, &process.name, &trip.verdicts).await {
+            Ok(stuck) => feed.keep_stuck(stuck),
+            Err(error) => {
+                feed.abandon_trip(trip);
+                return Err(error);
+            }
+        }
+    }
+    match complete_and_claim(process, feed, token, &trip).await {
+        Ok(jobs) => {
+            // Whoever lost the lease meanwhile has lost these jobs with it: they are being given to others.
+            let jobs = if process.token() == token { jobs } else { Vec::new() };
+            let in_vain = feed.finish_trip(&trip, jobs);
+            drop(exclusive);
+            if in_vain {
+                process.look.notify_one();
+            }
+            Ok(())
+        }
+        Err(error) => {
+            // The verdicts are settled: saying them again is harmless, and simpler than telling both cases apart.
+            if is_lock_timeout(&error) {
+                feed.acks_to_verdicts(&mut trip);
+                feed.abandon_trip(trip);
+                return Ok(());
+            }
+            feed.abandon_trip(trip);
+            Err(error)
+        }
+    }
+}
+
+async fn complete_and_claim(process: &Shared, feed: &Feed, token: Uuid, trip: &Trip) -> Result<Vec<Job>, sqlx::Error> {
+    let ids: Vec<i64> = trip.acks.iter().map(|claim| claim.id.0).collect();
+    let attempts: Vec<i16> = trip.acks.iter().map(|claim| claim.attempt).collect();
+    let rows = sqlx::query(COMPLETE_AND_CLAIM)
+        .bind(ids)
+        .bind(attempts)
+        .bind(token)
+        .bind(&feed.queue)
+        .bind(i64::try_from(trip.claim).unwrap_or(0))
+        .bind(feed.time_limit)
+        .fetch_all(&process.pool)
+        .await?;
+    rows.iter().map(|row| job(process, feed, token, row)).collect()
+}
+
+fn job(process: &Shared, feed: &Feed, lease_token: Uuid, row: &PgRow) -> Result<Job, sqlx::Error> {
+    let claim = Claim { id: row.try_get(0)?, attempt: row.try_get(3)?, lease_token };
+    let kind = process.stats.kind(&feed.queue, row.try_get(1)?);
+    let waited: f64 = row.try_get(7)?;
+    kind.wait.record(Duration::try_from_secs_f64(waited).unwrap_or_default());
+    let run = Run::new(claim, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, kind);
+    Ok(Job { run: Arc::new(run), payload: row.try_get(2)? })
+}
+
+/// Returns the verdicts whose jobs are locked by somebody.
+async fn settle(pool: &PgPool, token: Uuid, worker: &str, verdicts: &[Verdict]) -> Result<Vec<Verdict>, sqlx::Error> {
+    let locked: Vec<i64> = sqlx::query_scalar(SETTLE)
+        .bind(token)
+        .bind(verdicts.iter().map(|v| v.claim.id.0).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| v.claim.attempt).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| v.ending.code()).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| v.ending.delay_seconds()).collect::<Vec<_>>())
+        .bind(verdicts.iter().map(|v| v.error.as_deref()).collect::<Vec<_>>())
+        .bind(worker)
+        .fetch_all(pool)
+        .await?;
+    Ok(verdicts.iter().filter(|v| locked.contains(&v.claim.id.0)).cloned().collect())
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e) if e.code().as_deref() == Some("55P03"))
+}
+
+/// Hands back the jobs of this process that it does not know of. Waits for lanes that are on their way.
+pub(crate) async fn reconcile(process: &Shared, feed: &Feed) -> Result<(), sqlx::Error> {
+    let _exclusive = feed.claims.write().await;
+    let known: Vec<i64> = feed.known().iter().map(|id| id.0).collect();
+    let done =
+        sqlx::query(RECONCILE).bind(process.token()).bind(&feed.queue).bind(known).execute(&process.pool).await?;
+    if done.rows_affected() > 0 {
+        tracing::info!(queue = feed.queue, jobs = done.rows_affected(), "handed back jobs whose claim was lost");
+        feed.wake();
+    }
+    Ok(())
+}

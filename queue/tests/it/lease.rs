@@ -1,0 +1,131 @@
+//! Leases: the killed, the stopped and the blocked, and the fence that keeps them apart.
+
+use std::time::{Duration, Instant};
+
+use driftless_queue::{Claim, Context, Error, JobError, JobId, NewJob, Registry, Serve, fence};
+use uuid::Uuid;
+
+use crate::support::{ChildWorker, Db, Worker, effect_job, effects, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_a_killed_worker_run_again_within_ten_seconds() {
+    let db = Db::create().await;
+    let survivor = Worker::serve(&db, Serve::new("other", 1), &Registry::new()).await;
+    let victim = ChildWorker::start(&db);
+    db.enqueue((0..16).map(|_| effect_job(600_000)).chain([effect_job(600_000).max_attempts(1)])).await;
+    db.until_count(16, "select count(*) from queue.jobs where lease_token is not null").await;
+    sqlx::query("update queue.jobs set payload = '{\"sleep_ms\": 0}'").execute(&db.pool).await.unwrap();
+    let heir = Worker::start(&db, &effects(&db.pool)).await;
+    // Nobody may judge before its own heart has beaten for 8 s.
+    until("the heirs are steady", || async { (started_seconds_ago(&db).await > 9.0).then_some(()) }).await;
+    assert_eq!(db.effects().await.0, 1, "while it lives, its jobs are its own");
+    drop(victim);
+    let killed = Instant::now();
+    db.until_empty().await;
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    assert_eq!(db.effects().await, (17, 17));
+    assert_eq!(db.count("select count(*) from queue.workers").await, 2);
+    heir.stop().await;
+    survivor.stop().await;
+}
+
+async fn started_seconds_ago(db: &Db) -> f64 {
+    sqlx::query_scalar("select extract(epoch from now() - max(started_at))::float8 from queue.workers")
+        .fetch_one(&db.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_worker_that_wakes_up_late_writes_nothing() {
+    let db = Db::create().await;
+    let stalled = ChildWorker::start(&db);
+    db.enqueue((0..10).map(|_| effect_job(1500))).await;
+    db.until_count(10, "select count(*) from queue.jobs where lease_token is not null").await;
+    stalled.signal("-STOP");
+    let heir = Worker::start(&db, &effects(&db.pool)).await;
+    db.until_empty().await;
+    stalled.signal("-CONT");
+    // It has surely woken up when it has registered anew.
+    db.until_count(2, "select count(*) from queue.workers").await;
+    db.enqueue((0..10).map(|_| effect_job(0))).await;
+    db.until_empty().await;
+    heir.stop().await;
+    assert_eq!(db.effects().await, (20, 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_that_block_every_thread_do_not_cost_the_lease() {
+    let db = Db::create().await;
+    let rival = Worker::serve(&db, Serve::new("other", 1), &Registry::new()).await;
+    let url = db.url.clone();
+    let pool = db.pool.clone();
+    let blocked = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let own = sqlx::PgPool::connect(&url).await.unwrap();
+            let process = driftless_queue::Process::start(&own).await.unwrap();
+            let registry = Registry::new().kind("blocking", |_: Context, (): ()| async {
+                std::thread::sleep(Duration::from_secs(11));
+                Ok::<(), JobError>(())
+            });
+            let workers = driftless_queue::Workers::new(&process).serve(Serve::new("q", 8), &registry);
+            let stop = tokio_util::sync::CancellationToken::new();
+            let run = tokio::spawn(workers.run(stop.clone()));
+            process.until_idle(Duration::from_secs(1)).await;
+            stop.cancel();
+            run.await.unwrap();
+        });
+        drop(pool);
+    });
+    db.enqueue((0..4).map(|_| NewJob::new("q", "blocking", &()).max_attempts(1))).await;
+    until("all are done", || async { blocked.is_finished().then_some(()) }).await;
+    blocked.join().unwrap();
+    assert_eq!(db.count("select count(*) from queue.dead_jobs").await, 0, "no lease was lost");
+    assert_eq!(db.count("select count(*) from queue.jobs").await, 0);
+    rival.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fence_refuses_every_claim_but_the_present_one() {
+    let db = Db::create().await;
+    let token = Uuid::now_v7();
+    db.enqueue([effect_job(0)]).await;
+    let mut tx = db.pool.begin().await.unwrap();
+    let claim = Claim { id: JobId(1), attempt: 1, lease_token: token };
+    assert!(matches!(fence(&mut tx, &claim).await, Err(Error::LeaseLost)));
+    sqlx::query("update queue.jobs set lease_token = $1, attempt = 1").bind(token).execute(&db.pool).await.unwrap();
+    fence(&mut tx, &claim).await.unwrap();
+    for late in
+        [Claim { attempt: 2, ..claim }, Claim { lease_token: Uuid::now_v7(), ..claim }, Claim { id: JobId(2), ..claim }]
+    {
+        assert!(matches!(fence(&mut tx, &late).await, Err(Error::LeaseLost)));
+    }
+    let taken = sqlx::query(
+        "update queue.jobs set lease_token = null where id in (select id from queue.jobs for update skip locked)",
+    );
+    assert_eq!(taken.execute(&db.pool).await.unwrap().rows_affected(), 0, "nobody takes a fenced job away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_a_handler_leaks_delays_its_own_job_only() {
+    let db = Db::create().await;
+    let pool = db.pool.clone();
+    let registry = effects(&db.pool).kind("leaking", move |context: Context, (): ()| {
+        let pool = pool.clone();
+        async move {
+            let mut tx = pool.begin().await?;
+            fence(&mut tx, &context.claim()).await?;
+            std::mem::forget(tx);
+            Ok::<(), JobError>(())
+        }
+    });
+    let worker = Worker::start(&db, &registry).await;
+    db.enqueue([NewJob::new("q", "leaking", &())]).await;
+    until("it has leaked", || async { (worker.process.metrics().kinds.iter().any(|k| k.done == 1)).then_some(()) })
+        .await;
+    db.enqueue((0..200).map(|_| effect_job(0))).await;
+    db.until_count(200, "select count(*) from effects").await;
+    db.until_empty().await;
+    worker.stop().await;
+}

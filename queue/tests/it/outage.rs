@@ -1,0 +1,47 @@
+//! A database that goes away and comes back.
+
+use std::time::{Duration, Instant};
+
+use driftless_queue::{Context, JobError, NewJob, Serve};
+
+use crate::support::{Cluster, Db, Worker, effect_job, effects, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_postgres_loses_no_job_and_no_acknowledgement() {
+    let cluster = Cluster::start();
+    let db = Db::create_on(&cluster.url()).await;
+    let registry = effects(&db.pool).kind("slow", |_: Context, (): ()| async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok::<(), JobError>(())
+    });
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        workers.push(Worker::serve(&db, Serve::new("q", 8), &registry).await);
+    }
+    // Slow ones end while the database is away: their acknowledgements wait for it. A second attempt would be a double run.
+    db.enqueue((0..8).map(|_| NewJob::new("q", "slow", &()).max_attempts(1).priority(1))).await;
+    db.enqueue((0..1500).map(|_| effect_job(1).max_attempts(1000))).await;
+    until("work is under way", || async { (db.effects().await.0 > 100).then_some(()) }).await;
+    cluster.crash();
+    let gone = Instant::now();
+    until("the slow ones are done", || async { (gone.elapsed() > Duration::from_secs(3)).then_some(()) }).await;
+    cluster.up();
+    let back = Instant::now();
+    until("work goes on", || async {
+        let done = sqlx::query_scalar::<_, i64>("select count(*) from effects").fetch_one(&db.pool).await.ok()?;
+        let before = 100;
+        (done > before).then_some(())
+    })
+    .await;
+    until("all is done", || async {
+        let left = sqlx::query_scalar::<_, i64>("select count(*) from queue.jobs").fetch_one(&db.pool).await.ok()?;
+        (left == 0).then_some(())
+    })
+    .await;
+    let (effects, jobs) = db.effects().await;
+    assert_eq!((effects, jobs), (1500, 1500), "after {:?}", back.elapsed());
+    assert_eq!(db.count("select count(*) from queue.dead_jobs").await, 0);
+    for worker in workers {
+        worker.stop().await;
+    }
+}
