@@ -2,9 +2,11 @@
 //!
 //! Invariant: nothing here decides; an `if` about the business belongs in the domain.
 
+mod bearer;
 mod body;
+mod caller;
 mod problem;
-pub mod routes;
+mod routes;
 
 use std::time::{Duration, Instant};
 

@@ -208,7 +208,7 @@ fn canonical(value: &Value) -> String {
 const FAR_AHEAD: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).expect("the year 9999 can be named");
 
 /// Which entries to list.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Filter {
     /// Only this action.
     pub action: Option<String>,
@@ -218,8 +218,8 @@ pub struct Filter {
     pub since: Option<DateTime<Utc>>,
     /// Where the previous page ended.
     pub cursor: Option<String>,
-    /// At most this many, 1 to 1,000; 100 when absent.
-    pub limit: Option<u32>,
+    /// At most this many, 1 to 1,000.
+    pub limit: u32,
 }
 
 /// A page of entries, the newest first.
@@ -290,7 +290,7 @@ impl Fault for Error {
 
 /// Lists the actor's own entries, to an admin everybody's.
 pub async fn list(domain: &Domain, actor: &Actor, filter: Filter) -> Result<Page, Error> {
-    let limit = filter.limit.unwrap_or(100);
+    let limit = filter.limit;
     if !(1..=1000).contains(&limit) {
         return Err(Error::Limit);
     }

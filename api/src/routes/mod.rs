@@ -1,5 +1,9 @@
 //! One file per noun; each is one `OpenApi` struct of thin handlers. Tags group them in the documentation.
 
+mod audit;
+mod auth;
+mod bandwidth;
+
 use poem_openapi::Tags;
 
 /// What the operations are about.
@@ -18,7 +22,9 @@ pub(crate) enum Tag {
 }
 
 /// All operations of the API.
-pub type Routes = ();
+pub(crate) type Routes = (auth::Auth, audit::Audit, bandwidth::Bandwidth);
 
 /// The operations, for the service.
-pub fn routes() -> Routes {}
+pub(crate) fn routes() -> Routes {
+    (auth::Auth, audit::Audit, bandwidth::Bandwidth)
+}

@@ -1,7 +1,8 @@
 //! Speaking to the test app over HTTP.
 
+use driftless_domain::accounts;
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::App;
 
@@ -51,7 +52,37 @@ pub async fn send(request: RequestBuilder) -> Answer {
     Answer { status, headers, body: response.bytes().await.expect("the answer is whole").to_vec() }
 }
 
+/// The password of every user that [`App::sign_up`] makes.
+pub const PASSWORD: &str = "correct horse battery";
+
 impl App {
+    /// Makes a user and signs him in: his access token.
+    pub async fn sign_up(&self, name: &str) -> String {
+        accounts::create(&self.domain, name, PASSWORD, false).await.unwrap();
+        self.sign_in(name).await
+    }
+
+    /// Makes an admin and signs him in.
+    pub async fn sign_up_admin(&self, name: &str) -> String {
+        accounts::create(&self.domain, name, PASSWORD, true).await.unwrap();
+        self.sign_in(name).await
+    }
+
+    /// A new session of a user: its access token.
+    pub async fn sign_in(&self, name: &str) -> String {
+        let answer = self.login(name, PASSWORD).await.expect(200);
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn login(&self, name: &str, password: &str) -> Answer {
+        self.post("/api/auth/login", json!({"username": name, "password": password})).await
+    }
+
+    /// A request by nobody.
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::POST, path).json(&body)).await
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
