@@ -7,6 +7,9 @@
 
 mod support;
 
+mod audit;
+mod auth;
+mod bandwidth;
 mod binary;
 mod health;
 mod private_postgres;

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use client::Answer;
+pub use client::{Answer, PASSWORD};
 pub use database::Database;
 
 /// A server of this test's own.

@@ -1,0 +1,84 @@
+//! Bandwidth limits: setting them, and that bytes really flow no faster.
+
+use std::time::{Duration, Instant};
+
+use driftless_domain::{bandwidth::Direction, sessions};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{App, until};
+
+const LIMIT: &str = "/api/sync/bandwidth/limit";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_set_answered_and_each_users_own() {
+    let app = App::start().await;
+    let (anna, bert) = (app.sign_up("anna").await, app.sign_up("bert").await);
+    let unlimited = json!({"upload_speed_limit": null, "download_speed_limit": null, "throttle_enabled": false,
+                           "throttle_start_hour": 0, "throttle_end_hour": 0});
+    assert_eq!(app.call(&anna, Method::GET, LIMIT, Value::Null).await.expect(200).json(), unlimited);
+    let mine = json!({"upload_speed_limit": 1000, "download_speed_limit": null, "throttle_enabled": true,
+                      "throttle_start_hour": 22, "throttle_end_hour": 6});
+    assert_eq!(app.call(&anna, Method::POST, LIMIT, mine.clone()).await.expect(200).json(), mine);
+    assert_eq!(app.call(&anna, Method::GET, LIMIT, Value::Null).await.expect(200).json(), mine);
+    assert_eq!(app.call(&bert, Method::GET, LIMIT, Value::Null).await.expect(200).json(), unlimited);
+    assert_eq!(
+        app.call(&anna, Method::POST, LIMIT, json!({})).await.expect(200).json(),
+        unlimited,
+        "all are set at once"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_hours_that_can_not_be_are_refused_by_field_and_change_nothing() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    for (field, value) in [
+        ("upload_speed_limit", json!(-1)),
+        ("upload_speed_limit", json!(0)),
+        ("download_speed_limit", json!(-9_000_000_000_i64)),
+        ("download_speed_limit", json!("fast")),
+        ("throttle_enabled", json!("yes")),
+        ("throttle_start_hour", json!(24)),
+        ("throttle_start_hour", json!(70_000)),
+        ("throttle_end_hour", json!(-1)),
+    ] {
+        let mut body = json!({"upload_speed_limit": 5, "throttle_enabled": true});
+        body[field] = value.clone();
+        let answer = app.call(&token, Method::POST, LIMIT, body).await.expect(422);
+        assert_eq!(answer.field(), field, "{value}");
+    }
+    let kept = app.call(&token, Method::GET, LIMIT, Value::Null).await.expect(200).json();
+    assert_eq!(kept["upload_speed_limit"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_one_user_share_his_limit_and_others_are_not_held_up() {
+    let app = App::start().await;
+    let (anna, bert) = (app.sign_up("anna").await, app.sign_up("bert").await);
+    app.call(&anna, Method::POST, LIMIT, json!({"upload_speed_limit": 100_000})).await.expect(200);
+    let anna = sessions::authenticate(&app.domain, &anna).await.unwrap().user_id();
+    let bert = sessions::authenticate(&app.domain, &bert).await.unwrap().user_id();
+    let begin = Instant::now();
+    let stream = || app.domain.meter().take(anna, Direction::Upload, 75_000);
+    futures::join!(stream(), stream());
+    // 150,000 bytes at 100,000 a second: the last quarter of a second is paid for by whoever comes next.
+    let took = begin.elapsed();
+    assert!((1.2..3.0).contains(&took.as_secs_f64()), "{took:?}");
+    let begin = Instant::now();
+    app.domain.meter().take(anna, Direction::Download, 1 << 30).await;
+    app.domain.meter().take(bert, Direction::Upload, 1 << 30).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_limit_reaches_streams_under_way_within_seconds() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    app.call(&token, Method::POST, LIMIT, json!({"download_speed_limit": 1_000})).await.expect(200);
+    let anna = sessions::authenticate(&app.domain, &token).await.unwrap().user_id();
+    let domain = app.domain.clone();
+    let stream = tokio::spawn(async move { domain.meter().take(anna, Direction::Download, 1 << 30).await });
+    app.call(&token, Method::POST, LIMIT, json!({})).await.expect(200);
+    until("the stream has ended", || async { stream.is_finished().then_some(()) }).await;
+}
