@@ -51,14 +51,21 @@ pub fn web_app(root: &Path) -> Result<()> {
 
 /// Builds the server; its path, wherever the target folder is.
 pub fn driftless(root: &Path, release: bool) -> Result<PathBuf> {
-    let mut command = cargo(root);
-    command.args(["build", "--locked", "--package", "driftless", "--message-format", "json-render-diagnostics"]);
-    if release {
-        command.arg("--release");
-    }
-    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    binary_of(cargo(root).args(["build", "--package", "driftless"]).args(profile))
+}
+
+/// Builds all tests; the path of the server that they run. A build of the server alone would choose other features of its
+/// dependencies, and so compile many of them a second time.
+pub fn with_tests(root: &Path) -> Result<PathBuf> {
+    binary_of(cargo(root).args(["test", "--workspace", "--no-run"]))
+}
+
+fn binary_of(build: &mut Command) -> Result<PathBuf> {
+    build.args(["--locked", "--message-format", "json-render-diagnostics"]);
+    let output = build.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("the server does not build");
+        bail!("it does not build");
     }
     executable(&String::from_utf8_lossy(&output.stdout)).context("cargo named no executable")
 }
@@ -66,7 +73,7 @@ pub fn driftless(root: &Path, release: bool) -> Result<PathBuf> {
 fn executable(messages: &str) -> Option<PathBuf> {
     let mut paths = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let ours = message["target"]["name"] == "driftless";
+        let ours = message["target"]["name"] == "driftless" && message["profile"]["test"] == false;
         message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
     });
     paths.next_back()

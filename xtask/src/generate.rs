@@ -21,15 +21,19 @@ const CLIENT: &str = "frontend/src/api/generated";
 
 /// `cargo xtask gen`.
 pub fn write(root: &Path) -> Result<()> {
-    write_document(root, &driftless(root, false)?)?;
+    write_with(root, &driftless(root, false)?)
+}
+
+fn write_with(root: &Path, binary: &Path) -> Result<()> {
+    write_document(root, binary)?;
     install_frontend(root)?;
     run(npm(root).args(["run", "--silent", "gen"]))
 }
 
-/// Generates anew and complains if that changed anything. The new files stay, to be reviewed and committed.
-pub fn check(root: &Path) -> Result<()> {
+/// Generates anew with the server at `binary` and complains if that changed anything. The new files stay, to be reviewed and committed.
+pub fn check(root: &Path, binary: &Path) -> Result<()> {
     let before = generated(root)?;
-    write(root)?;
+    write_with(root, binary)?;
     let after = generated(root)?;
     let mut differing: Vec<&PathBuf> =
         before.iter().filter(|(path, text)| after.get(*path) != Some(text)).map(|(path, _)| path).collect();

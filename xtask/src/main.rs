@@ -12,7 +12,10 @@ mod report;
 mod test;
 mod tidy;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -57,9 +60,18 @@ enum Verb {
     },
 }
 
-fn main() -> Result<()> {
-    let root = project_root();
-    match Cli::parse().verb {
+fn main() -> ExitCode {
+    match run(Cli::parse().verb, project_root()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb, root: &Path) -> Result<()> {
+    match verb {
         Verb::Run { release, arguments } => build::run(root, release, &arguments),
         Verb::Build => build::build(root),
         Verb::Test { parts } => test::test(root, &parts),
