@@ -249,9 +249,9 @@ fn connect_options(options: &PgConnectOptions) -> PgConnectOptions {
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "worker".to_owned())
+    let system = rustix::system::uname();
+    match system.nodename().to_string_lossy() {
+        name if name.is_empty() => "worker".to_owned(),
+        name => name.into_owned(),
+    }
 }

@@ -1,3 +1,5 @@
+//! Scanning real folders: what is seen, what is unknown, and what is left alone.
+
 use super::*;
 use std::{fs, os::unix::fs::symlink, path::Path};
 

@@ -126,7 +126,9 @@ fn newest_bin() -> PathBuf {
     let mut found: Vec<(u32, PathBuf)> =
         found.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path().join("bin")))).collect();
     found.sort();
-    found.pop().expect("set DRIFTLESS_TEST_DATABASE_URL or install Postgres").1
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = || std::env::split_paths(&path).find(|bin| bin.join("initdb").is_file());
+    found.pop().map(|(_, bin)| bin).or_else(on_path).expect("install Postgres, or name its folder on PATH")
 }
 
 /// Postgres refuses to run as root: then as `postgres`, else as `nobody`.
