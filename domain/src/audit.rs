@@ -137,6 +137,30 @@ pub async fn record(tx: &mut Tx, entry: Entry) -> Result<(), db::Error> {
     Ok(())
 }
 
+/// Records many entries with one statement, in their order.
+pub async fn record_all(tx: &mut Tx, entries: Vec<Entry>) -> Result<(), db::Error> {
+    fn column<'a, T>(entries: &'a [Entry], f: impl Fn(&'a Entry) -> T) -> Vec<T> {
+        entries.iter().map(f).collect()
+    }
+    sqlx::query(
+        "insert into audit (user_id, actor, action, resource_type, resource_id, details, level, code)
+         select user_id, actor, action, resource_type, resource_id, details, level, code
+         from unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[], $8::text[])
+              with ordinality as e(user_id, actor, action, resource_type, resource_id, details, level, code, n) order by n",
+    )
+    .bind(column(&entries, |e| e.user_id))
+    .bind(column(&entries, |e| e.actor.as_deref()))
+    .bind(column(&entries, |e| e.action))
+    .bind(column(&entries, |e| e.resource_type))
+    .bind(column(&entries, |e| e.resource_id.as_deref()))
+    .bind(column(&entries, |e| &e.details))
+    .bind(column(&entries, |e| e.level.as_str()))
+    .bind(column(&entries, |e| e.code.as_deref()))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// An entry as it was recorded.
 #[derive(Debug, Clone, FromRow)]
 pub struct Recorded {

@@ -301,11 +301,14 @@ impl Tx {
         Ok(id)
     }
 
-    /// Queues many jobs in one statement.
-    pub async fn enqueue_batch(&mut self, jobs: &[NewJob]) -> Result<(), Error> {
-        driftless_queue::enqueue_batch(self, jobs).await?;
+    /// Queues many jobs in one statement; answers how many had no waiting equal.
+    pub async fn enqueue_batch(&mut self, jobs: &[NewJob]) -> Result<u64, Error> {
+        if jobs.is_empty() {
+            return Ok(0);
+        }
+        let made = driftless_queue::enqueue_batch(self, jobs).await?;
         self.wakes.extend(jobs.iter().map(|j| j.queue.clone()));
-        Ok(())
+        Ok(made)
     }
 
     /// Commits, then wakes the workers of the queues that got jobs.
