@@ -4,7 +4,6 @@ use std::{env::current_exe, path::PathBuf};
 
 use anyhow::{Context, Result};
 use driftless_domain::{Domain, config::Settings, db};
-use uuid::Uuid;
 
 use crate::postgres::{self, Options, PrivatePostgres, npm_binaries};
 
@@ -42,7 +41,7 @@ impl Database {
         let whose = || if named { "DRIFTLESS_DATABASE_URL: cannot connect" } else { "cannot connect" };
         let pool = db::connect(&self.url, connections).await.with_context(whose)?;
         db::migrate(&pool).await?;
-        Ok(Domain::new(pool, settings, Uuid::now_v7()))
+        Ok(Domain::new(pool, settings, None))
     }
 
     /// Gives up the share; the last one stops the cluster, which takes a moment.

@@ -5,6 +5,7 @@
 mod bearer;
 mod body;
 mod caller;
+mod metrics;
 mod problem;
 mod routes;
 
@@ -57,6 +58,7 @@ where
         .nest("/docs", docs)
         .at("/healthz", get(healthz))
         .at("/readyz", get(readyz))
+        .at("/metrics", get(metrics::scrape))
         .nest("/", web)
         .data(domain)
         .data(Draining(draining))

@@ -13,7 +13,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use driftless_queue::{JobId, NewJob, Waker};
+use driftless_queue::{JobId, NewJob, Process, Waker};
 use sqlx::{
     PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -200,7 +200,8 @@ struct Parts {
     pool: PgPool,
     waker: Waker,
     settings: Settings,
-    process: Uuid,
+    worker: Option<Process>,
+    unleased: Uuid,
     sessions: sessions::Cache,
     meter: Meter,
     store: Store,
@@ -209,13 +210,14 @@ struct Parts {
 }
 
 impl Domain {
-    /// Puts the parts together. `process` names this process's lease in the queue, by which others see that it lives.
-    pub fn new(pool: PgPool, settings: Settings, process: Uuid) -> Self {
+    /// Puts the parts together. `worker` is this process's lease in the queue, by which others see that it lives; a command
+    /// that only changes rows and ends goes without.
+    pub fn new(pool: PgPool, settings: Settings, worker: Option<Process>) -> Self {
         let waker = Waker::new(pool.clone());
         let meter = Meter::new(pool.clone(), settings.zone);
         let (store, hub) = (Store::new(&settings), Hub::new(pool.clone()));
-        let (sessions, writers) = (sessions::Cache::default(), Writers::default());
-        Domain(Arc::new(Parts { pool, waker, settings, process, sessions, meter, store, writers, hub }))
+        let (sessions, writers, unleased) = (sessions::Cache::default(), Writers::default(), Uuid::now_v7());
+        Domain(Arc::new(Parts { pool, waker, settings, worker, unleased, sessions, meter, store, writers, hub }))
     }
 
     /// The settings that this process was started with.
@@ -241,9 +243,14 @@ impl Domain {
         &self.0.hub
     }
 
-    /// The token of this process's lease.
+    /// The token of this process's lease; of a process without one, a token that nobody finds alive.
     pub fn process(&self) -> Uuid {
-        self.0.process
+        self.0.worker.as_ref().map_or(self.0.unleased, Process::token)
+    }
+
+    /// This process as a worker of the queue, if it is one.
+    pub fn worker(&self) -> Option<&Process> {
+        self.0.worker.as_ref()
     }
 
     /// Wakes the queues' workers after a commit that did not come through [`Tx::commit`].

@@ -18,6 +18,8 @@ pub mod engine;
 pub mod error;
 pub mod feed;
 pub mod ingest;
+pub mod metrics;
+pub mod queues;
 pub mod remotes;
 pub mod runs;
 pub mod schedules;

@@ -99,6 +99,12 @@ impl Process {
         &self.shared.name
     }
 
+    /// The token of its lease: names this process in `queue.workers` while it lives. It changes when a lease was lost.
+    #[must_use]
+    pub fn token(&self) -> Uuid {
+        self.shared.token()
+    }
+
     /// What this process did since it started.
     #[must_use]
     pub fn metrics(&self) -> Metrics {

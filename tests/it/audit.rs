@@ -10,7 +10,6 @@ use driftless_domain::{
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::support::{App, until};
 
@@ -46,7 +45,7 @@ fn assert_dense(lines: &[Value], count: i64) {
 async fn process(app: &App, data: &Path) -> Domain {
     let mut settings = app.domain.settings().clone();
     settings.data_dir = data.to_owned();
-    Domain::new(db::connect(&app.database.url, 5).await.unwrap(), settings, Uuid::now_v7())
+    Domain::new(db::connect(&app.database.url, 5).await.unwrap(), settings, None)
 }
 
 #[tokio::test(flavor = "multi_thread")]

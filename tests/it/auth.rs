@@ -268,7 +268,7 @@ async fn of_processes_that_start_together_one_makes_the_first_admin_and_shows_hi
     let app = App::start().await;
     let starts = (0..4).map(|_| async {
         let pool = db::connect(&app.database.url, 2).await.unwrap();
-        accounts::ensure_admin(&Domain::new(pool, app.domain.settings().clone(), Uuid::now_v7())).await.unwrap()
+        accounts::ensure_admin(&Domain::new(pool, app.domain.settings().clone(), None)).await.unwrap()
     });
     let shown: Vec<GeneratedPassword> = futures::future::join_all(starts).await.into_iter().flatten().collect();
     assert_eq!(shown.len(), 1);

@@ -12,4 +12,5 @@ mod auth;
 mod bandwidth;
 mod binary;
 mod health;
+mod jobs;
 mod private_postgres;

@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod bandwidth;
+mod jobs;
 
 use poem_openapi::Tags;
 
@@ -22,9 +23,9 @@ pub(crate) enum Tag {
 }
 
 /// All operations of the API.
-pub(crate) type Routes = (auth::Auth, audit::Audit, bandwidth::Bandwidth);
+pub(crate) type Routes = (auth::Auth, audit::Audit, bandwidth::Bandwidth, jobs::Jobs);
 
 /// The operations, for the service.
 pub(crate) fn routes() -> Routes {
-    (auth::Auth, audit::Audit, bandwidth::Bandwidth)
+    (auth::Auth, audit::Audit, bandwidth::Bandwidth, jobs::Jobs)
 }

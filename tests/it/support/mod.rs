@@ -10,13 +10,13 @@ mod database;
 use std::{path::PathBuf, thread, time::Duration};
 
 use driftless_domain::{Domain, config::Settings, db};
+use driftless_queue::Process;
 use poem::{
     Route, Server,
     listener::{Acceptor, Listener, TcpListener},
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 pub use client::{Answer, PASSWORD};
 pub use database::Database;
@@ -54,7 +54,7 @@ impl App {
         let mut settings = settings(&database, &data);
         change(&mut settings);
         let pool = db::connect(&database.url, 10).await.unwrap();
-        let domain = Domain::new(pool, settings, Uuid::now_v7());
+        let domain = Domain::new(pool.clone(), settings, Some(Process::start(&pool).await.unwrap()));
         let stop = CancellationToken::new();
         let base = serve(domain.clone(), stop.clone()).await;
         App { domain, database, base, http: reqwest::Client::new(), stop, data }
@@ -63,7 +63,8 @@ impl App {
     /// Another server process's worth of API on the same database and data folder; answers its address.
     pub async fn second_server(&self) -> String {
         let pool = db::connect(&self.database.url, 5).await.unwrap();
-        let domain = Domain::new(pool, self.domain.settings().clone(), Uuid::now_v7());
+        let domain =
+            Domain::new(pool.clone(), self.domain.settings().clone(), Some(Process::start(&pool).await.unwrap()));
         serve(domain, self.stop.clone()).await
     }
 

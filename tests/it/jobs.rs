@@ -1,0 +1,142 @@
+//! The queue as admins see and steer it, and the metrics.
+
+use driftless_queue::{NewJob, enqueue};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::App;
+
+/// A job of a queue that nobody serves; answers its id.
+async fn queued(app: &App, run_in: &str) -> i64 {
+    let mut tx = app.domain.begin_system().await.unwrap();
+    let id = enqueue(&mut tx, &NewJob::new("nobody", "nothing", &json!({"n": 1}))).await.unwrap().unwrap();
+    // Not due, so that the app's end finds nothing left to do.
+    sqlx::query("update queue.jobs set run_at = queue.now() + $2::text::interval, ready = false where id = $1")
+        .bind(id)
+        .bind(run_in)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    id.0
+}
+
+async fn die(app: &App, id: i64) {
+    let mut tx = app.domain.begin_system().await.unwrap();
+    sqlx::query(
+        "with gone as (delete from queue.jobs where id = $1 returning *)
+         insert into queue.dead_jobs (id, queue, kind, payload, priority, attempt, max_attempts, keep, error, created_at)
+         select id, queue, kind, payload, priority, max_attempts, max_attempts, keep, 'it broke', created_at from gone",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// The actions of the audit, newest first.
+async fn actions(app: &App, token: &str) -> Vec<String> {
+    let page = app.call(token, Method::GET, "/api/audit", Value::Null).await.expect(200).json();
+    page["entries"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_sees_a_job_cancels_it_and_both_are_told_by_the_audit() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    let id = queued(&app, "1 hour").await;
+    let queues = app.call(&admin, Method::GET, "/api/jobs/queues", Value::Null).await.expect(200).json();
+    assert_eq!((&queues[0]["queue"], &queues[0]["scheduled"]), (&json!("nobody"), &json!(1)));
+    let page = app.call(&admin, Method::GET, "/api/jobs?queue=nobody", Value::Null).await.expect(200).json();
+    assert_eq!((&page["jobs"][0]["job_id"], &page["jobs"][0]["state"]), (&json!(id), &json!("scheduled")));
+    let cancel = format!("/api/jobs/{id}/cancel");
+    let answer = app.call(&admin, Method::POST, &cancel, Value::Null).await.expect(200);
+    assert_eq!(answer.json(), json!({"was_running": false}));
+    let again = app.call(&admin, Method::POST, &cancel, Value::Null).await.expect(409);
+    assert_eq!(again.code(), "job.ended");
+    let job = app.call(&admin, Method::GET, &format!("/api/jobs/{id}"), Value::Null).await.expect(200).json();
+    assert_eq!(job["state"], "cancelled");
+    assert_eq!(actions(&app, &admin).await[0], "job_cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_job_shows_its_error_and_can_be_put_back_once() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    app.call(&admin, Method::POST, "/api/jobs/queues/nobody/pause", Value::Null).await.expect(200);
+    let id = queued(&app, "1 hour").await;
+    die(&app, id).await;
+    let dead = app.call(&admin, Method::GET, "/api/jobs?list=dead", Value::Null).await.expect(200).json();
+    assert_eq!((&dead["jobs"][0]["job_id"], &dead["jobs"][0]["last_error"]), (&json!(id), &json!("it broke")));
+    let retry = format!("/api/jobs/{id}/retry");
+    app.call(&admin, Method::POST, &retry, Value::Null).await.expect(200);
+    assert_eq!(app.call(&admin, Method::POST, &retry, Value::Null).await.expect(409).code(), "job.not_dead");
+    let job = app.call(&admin, Method::GET, &format!("/api/jobs/{id}"), Value::Null).await.expect(200).json();
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("ready"), &json!(0)));
+    assert_eq!(actions(&app, &admin).await[..2], ["job_retried", "queue_paused"]);
+    app.call(&admin, Method::POST, &format!("/api/jobs/{id}/cancel"), Value::Null).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pausing_twice_is_one_act_and_resuming_undoes_it() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    for _ in 0..2 {
+        app.call(&admin, Method::POST, "/api/jobs/queues/sync/pause", Value::Null).await.expect(200);
+    }
+    let queues = app.call(&admin, Method::GET, "/api/jobs/queues", Value::Null).await.json();
+    assert_eq!((&queues[0]["queue"], &queues[0]["paused"]), (&json!("sync"), &json!(true)));
+    app.call(&admin, Method::POST, "/api/jobs/queues/sync/resume", Value::Null).await.expect(200);
+    assert_eq!(actions(&app, &admin).await[..2], ["queue_resumed", "queue_paused"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_workers_list_shows_this_process_with_a_lease_that_holds() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    let workers = app.call(&admin, Method::GET, "/api/jobs/workers", Value::Null).await.expect(200).json();
+    assert_eq!((&workers[0]["pid"], &workers[0]["alive"]), (&json!(std::process::id()), &json!(true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_an_admin_sees_or_steers_the_queue() {
+    let app = App::start().await;
+    let anna = app.sign_up("anna").await;
+    for (method, path) in [
+        (Method::GET, "/api/jobs"),
+        (Method::GET, "/api/jobs/1"),
+        (Method::GET, "/api/jobs/stats"),
+        (Method::GET, "/api/jobs/queues"),
+        (Method::GET, "/api/jobs/workers"),
+        (Method::GET, "/api/jobs/crons"),
+        (Method::POST, "/api/jobs/1/cancel"),
+        (Method::POST, "/api/jobs/1/retry"),
+        (Method::POST, "/api/jobs/queues/sync/pause"),
+        (Method::POST, "/api/jobs/queues/sync/resume"),
+        (Method::POST, "/api/jobs/crons/cleanup/run"),
+    ] {
+        let answer = app.call(&anna, method.clone(), path, Value::Null).await;
+        assert_eq!((answer.status, answer.code()), (403, "admin.required"), "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_depth_workers_and_overdue_schedules_in_base_units() {
+    let app = App::start().await;
+    queued(&app, "1 hour").await;
+    let answer = app.get("/metrics").await.expect(200);
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
+    let text = answer.text();
+    for line in [
+        "driftless_jobs_scheduled{queue=\"nobody\"} 1.0",
+        "driftless_jobs_oldest_ready_age_seconds{queue=\"nobody\"} 0.0",
+        "driftless_workers_alive 1.0",
+        "driftless_schedules_overdue 0.0",
+        "driftless_leases_expired_total 0",
+        "driftless_listener_reconnects_total 0",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line `{line}` in\n{text}");
+    }
+}
