@@ -3,6 +3,11 @@
 //! Invariant: of what a plan deletes, all is carried out or nothing is; a mistake on one side never empties the other unseen.
 //! Left out: counting the last hour, and what a signed-in person deletes, which goes to trash and is never held.
 
+use std::collections::HashSet;
+
+use crate::manifest::Manifest;
+use crate::plan::{Deletion, Plan, Side};
+
 /// More files than this in an hour, by one device, are held.
 pub const MAX_FILES_AN_HOUR: u64 = 1000;
 /// Fewer than this are never "more than half of the files".
@@ -30,11 +35,34 @@ pub enum Verdict {
     Held,
 }
 
-/// Judges one side's loss. With deletions on both sides, one held side holds all.
+/// Judges one side's loss.
 pub fn judge(loss: Loss) -> Verdict {
     let count = loss.last_hour + loss.planned;
     let too_many = count > MAX_FILES_AN_HOUR || (count >= MIN_FILES_FOR_HALF && count * 2 > loss.total);
     if loss.planned > 0 && (too_many || loss.emptied) { Verdict::Held } else { Verdict::Allowed }
+}
+
+/// Takes the deletions out of a plan made from these listings when they are too many, and returns them; none when all may be
+/// carried out. `last_hour` counts the files that this device's unattended deletions took in the last hour. What a person
+/// approved is neither counted nor taken out.
+pub fn hold(
+    plan: &mut Plan,
+    (base, device, server): (&Manifest, &Manifest, &Manifest),
+    last_hour: u64,
+    approved: &HashSet<Deletion>,
+) -> Vec<Deletion> {
+    let planned = |side| plan.deletions().filter(|d| d.on == side && !approved.contains(d)).count() as u64;
+    let emptied = device.files() == 0 && base.files() > 0;
+    let loss =
+        |side, listing: &Manifest| Loss { last_hour, planned: planned(side), total: listing.files() as u64, emptied };
+    let (on_device, on_server) = (loss(Side::Device, device), loss(Side::Server, server));
+    // The device's count knows no sides; half of the files does.
+    let on_both = Loss { planned: on_device.planned + on_server.planned, total: u64::MAX, ..on_server };
+    if [on_device, on_server, on_both].into_iter().any(|loss| judge(loss) == Verdict::Held) {
+        plan.hold_deletions(approved)
+    } else {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

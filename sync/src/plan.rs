@@ -91,6 +91,9 @@ pub struct Action {
     pub step: Step,
     /// What the path held when the plan was made; none: nothing. Whoever finds something else leaves it to the next plan.
     pub expects: Option<Node>,
+    /// Steps with the same chain rely on each other, in order: when one is not done, the later ones are left out too. All other
+    /// steps may fail alone.
+    pub chain: Option<TreePath>,
     /// What to write into the baseline once the step is done, in one transaction with its completion.
     pub records: Vec<Record>,
 }

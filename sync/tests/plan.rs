@@ -210,6 +210,40 @@ impl World {
         action.records.iter().for_each(|record| self.record(record));
     }
 
+    /// Whether a careful executor would find this step possible, after others failed.
+    fn is_possible(&self, action: &Action) -> bool {
+        let tree = |side: Side| if side == Side::Device { &self.device } else { &self.server };
+        let parent = action.path.parent().unwrap();
+        let held = tree(action.on).get(&action.path).map(|node| &node.content);
+        let source = |side: Side, path: &TreePath, content: &Content| {
+            tree(side).get(path).is_some_and(|node| same_kind(&node.content, content))
+        };
+        let source_is_there = match &action.step {
+            Step::Write { file, from, .. } => source(from.0, &from.1, &Content::File(file.clone())),
+            Step::Move { from, node } => source(action.on, from, &node.content),
+            Step::DeleteFolder => {
+                !tree(action.on).keys().any(|path| *path != action.path && path.starts_with(&action.path))
+            }
+            _ => true,
+        };
+        let parent_is_there = parent.is_root() || tree(action.on).get(&parent).is_some_and(Node::is_folder);
+        parent_is_there && source_is_there && held == action.expects.as_ref().map(|node| &node.content)
+    }
+
+    /// Carries out a plan of which some steps fail: a bit of `failures` is set for each.
+    fn run_badly(&mut self, plan: &Plan, failures: u64) {
+        plan.records.iter().for_each(|record| self.record(record));
+        let mut broken = HashSet::new();
+        for (index, action) in plan.actions.iter().enumerate() {
+            let relies = action.chain.as_ref().is_some_and(|chain| broken.contains(chain));
+            if relies || failures >> (index % 64) & 1 == 1 || !self.is_possible(action) {
+                broken.extend(action.chain.clone());
+            } else {
+                self.act(action);
+            }
+        }
+    }
+
     /// Carries out the first `steps` actions.
     fn run(&mut self, plan: &Plan, steps: usize) {
         plan.records.iter().for_each(|record| self.record(record));
@@ -302,6 +336,26 @@ proptest! {
         if free && world.unknown.is_empty() {
             prop_assert_eq!(World::contents(&world.device), World::contents(&world.server));
             prop_assert!(second.conflicts.is_empty());
+        }
+    }
+
+    #[test]
+    fn steps_that_fail_lose_nothing_and_are_made_up_for(
+        world in a_world(), rules in some_rules(), failures in any::<(u64, u64)>(), twice: bool,
+    ) {
+        let mut world = world;
+        let before = world.reachable();
+        world.run_badly(&world.plan(&rules), failures.0 & failures.1);
+        if twice {
+            world.run_badly(&world.plan(&rules), failures.1);
+        }
+        world.run(&world.plan(&rules), usize::MAX);
+        prop_assert!(world.plan(&rules).is_empty());
+        let lost: Vec<_> = before.difference(&world.reachable()).copied().collect();
+        prop_assert!(lost.is_empty(), "{lost:?} is lost");
+        let free = rules.direction == Direction::Both && rules.policy != Policy::Ask && rules.sync_deletions;
+        if free && world.unknown.is_empty() {
+            prop_assert_eq!(World::contents(&world.device), World::contents(&world.server));
         }
     }
 

@@ -54,6 +54,6 @@ fn a_million_entries_are_planned_in_seconds() {
         let plan = plan(base, device, server, &rules);
         let took = start.elapsed();
         eprintln!("{name}: {} actions in {took:.2?}", plan.actions.len());
-        assert!(took < Duration::from_secs(5), "{name}: {took:?}");
+        assert!(took < Duration::from_secs(10), "{name}: {took:?}");
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Planner<'a> {
     marks: HashMap<&'a str, Marks>,
     /// Names given to copies by this plan.
     copies: HashSet<TreePath>,
+    /// Set while steps are planned that rely on each other.
+    chain: Option<&'a TreePath>,
 }
 
 /// For one folder: sides on which something below it stays, and sides on which something will be put below it.
@@ -56,8 +58,8 @@ struct Copy {
 
 impl<'a> Planner<'a> {
     pub fn new(rows: Vec<Row<'a>>, unknown: &'a [TreePath], rules: &'a Rules) -> Self {
-        let mut planner =
-            Self { rows, unknown, rules, plan: Plan::default(), marks: HashMap::new(), copies: HashSet::new() };
+        let (plan, marks, copies) = (Plan::default(), HashMap::new(), HashSet::new());
+        let mut planner = Self { rows, unknown, rules, plan, marks, copies, chain: None };
         let both = Marks::stays(Side::Device).and(Marks::stays(Side::Server));
         for path in unknown {
             planner.mark(path, both);
@@ -114,7 +116,8 @@ impl<'a> Planner<'a> {
     ) {
         let path = path.clone();
         let records = agrees.map(|content| Record::Agree { path: path.clone(), content }).into_iter().collect();
-        self.plan.actions.push(Action { phase, on, path, step, expects: expects.cloned(), records });
+        let chain = self.chain.cloned();
+        self.plan.actions.push(Action { phase, on, path, step, expects: expects.cloned(), chain, records });
     }
 
     fn conflict(&mut self, path: &TreePath, collision: Collision, outcome: Outcome) {
@@ -150,7 +153,9 @@ impl<'a> Planner<'a> {
                 None => {
                     if let Some(file_on) = row.file_against_folder().filter(|_| !row.closed) {
                         self.stays(&row);
+                        self.chain = Some(row.path);
                         let outcome = self.file_aside(&row, file_on).unwrap_or(Outcome::Open);
+                        self.chain = None;
                         shadow = Some((row.path, outcome != Outcome::Open));
                         self.conflict(row.path, Collision::FolderAndFile, outcome);
                         self.rows[index].closed = true;
@@ -204,6 +209,7 @@ impl<'a> Planner<'a> {
                 let (from, to) = (self.rows[moved.from], self.rows[moved.to]);
                 let (Some(base), Some(node), Some(new)) = (from.base, from.on(target), to.on(side)) else { continue };
                 let step = Step::Move { from: from.path.clone(), node: node.clone() };
+                self.chain = Some(to.path);
                 self.act(Phase::Moves, target, to.path, step, None, None);
                 let action = self.plan.actions.len() - 1;
                 // Seen as one row at the new path, whose baseline moved along.
@@ -211,6 +217,7 @@ impl<'a> Planner<'a> {
                 let (device, server) = (Some(device), Some(server));
                 let row = Row { path: to.path, base: Some(base), device, server, closed: false };
                 let settled = self.metadata(&row);
+                self.chain = None;
                 let content = settled.map_or_else(|| base.content.clone(), Content::File);
                 self.plan.actions[action].records =
                     vec![Record::Forget { path: from.path.clone() }, Record::Agree { path: to.path.clone(), content }];
@@ -227,7 +234,9 @@ impl<'a> Planner<'a> {
         for index in 0..self.rows.len() {
             let row = self.rows[index];
             if let Some((device, server)) = differing(&row).filter(|_| !row.closed) {
+                self.chain = Some(row.path);
                 let outcome = self.keep_both(&row, device, server).unwrap_or(Outcome::Open);
+                self.chain = None;
                 self.stays(&row);
                 self.conflict(row.path, Collision::BothChanged, outcome);
                 self.rows[index].closed = true;

@@ -28,7 +28,12 @@ impl<'a> Planner<'a> {
                     self.plan.records.push(Record::Agree { path: row.path.clone(), content: Content::Folder });
                 }
             }
-            (None, None) => self.plan.records.push(Record::Forget { path: row.path.clone() }),
+            (None, None) => {
+                // Over an unknown path nothing is forgotten: what the baseline holds there implies this folder.
+                if self.marks(row.path) == Marks::default() {
+                    self.plan.records.push(Record::Forget { path: row.path.clone() });
+                }
+            }
             (Some(_), None) => self.folder_on_one(row, Side::Device),
             (None, Some(_)) => self.folder_on_one(row, Side::Server),
         }

@@ -27,19 +27,22 @@ struct Group {
 
 /// The files moved on `side` while the other side left them as they were.
 pub(super) fn find(rows: &[Row], side: Side) -> Vec<Moved> {
-    let mut groups: HashMap<ContentHash, Group> = HashMap::new();
     let open = || rows.iter().enumerate().filter(|(_, row)| !row.closed);
-    for (index, row) in open() {
-        if let Some(file) = gone(row, side) {
-            groups.entry(file.hash).or_default().gone.push(index);
+    // Usually few files are new or few are gone; only contents that are both need a look.
+    let mut groups: HashMap<ContentHash, Group> = HashMap::new();
+    if open().any(|(_, row)| gone(row, side).is_some()) {
+        for (index, row) in open() {
+            if let Some(file) = new(row, side) {
+                groups.entry(file.hash).or_default().new.push(index);
+            }
         }
     }
     if groups.is_empty() {
         return Vec::new();
     }
     for (index, row) in open() {
-        if let Some(group) = new(row, side).and_then(|file| groups.get_mut(&file.hash)) {
-            group.new.push(index);
+        if let Some(group) = gone(row, side).and_then(|file| groups.get_mut(&file.hash)) {
+            group.gone.push(index);
         }
     }
     let mut moved: Vec<Moved> = groups.into_values().flat_map(|group| pair(rows, side, group)).collect();

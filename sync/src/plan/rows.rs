@@ -21,6 +21,25 @@ pub(super) struct Row<'a> {
     pub closed: bool,
 }
 
+impl<'a> Row<'a> {
+    /// What a side holds.
+    pub fn on(&self, side: Side) -> Option<&'a Node> {
+        match side {
+            Side::Device => self.device,
+            Side::Server => self.server,
+        }
+    }
+
+    /// The side that holds a file where the other holds a folder.
+    pub fn file_against_folder(&self) -> Option<Side> {
+        match (self.device?.is_folder(), self.server?.is_folder()) {
+            (false, true) => Some(Side::Device),
+            (true, false) => Some(Side::Server),
+            _ => None,
+        }
+    }
+}
+
 static IMPLIED: Node = Node { content: Content::Folder, inode: None, entry: None, version: None };
 
 /// The listings, and the folders that their entries imply.
@@ -100,23 +119,4 @@ fn implied_folders(list: &[Entry], unknown: &mut Vec<TreePath>) -> Vec<TreePath>
         open.push((path, node));
     }
     implied.into_iter().filter_map(|text| TreePath::parse(&text).ok()).collect()
-}
-
-impl<'a> Row<'a> {
-    /// What a side holds.
-    pub fn on(&self, side: Side) -> Option<&'a Node> {
-        match side {
-            Side::Device => self.device,
-            Side::Server => self.server,
-        }
-    }
-
-    /// The side that holds a file where the other holds a folder.
-    pub fn file_against_folder(&self) -> Option<Side> {
-        match (self.device?.is_folder(), self.server?.is_folder()) {
-            (false, true) => Some(Side::Device),
-            (true, false) => Some(Side::Server),
-            _ => None,
-        }
-    }
 }
