@@ -1,8 +1,15 @@
 //! The binary as an operator meets it: its answers, its refusals, and how it stops.
 
+use rustix::process::Signal;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use crate::support::{
     Database,
     binary::{DataDir, Process, driftless, run},
+    until,
 };
 
 fn settings<'a>(database: &'a Database, data: &'a str) -> [(&'a str, &'a str); 2] {
@@ -35,6 +42,32 @@ async fn pages_of_the_app_are_never_cached_and_allow_no_inline_script() {
     let gone = reqwest::get(format!("{base}/assets/of-an-older-build.js")).await.unwrap();
     assert_eq!(gone.status(), 404);
     drop(_process);
+    database.drop_now().await;
+}
+
+#[tokio::test]
+async fn requests_under_way_are_finished_when_the_server_is_told_to_stop() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let (mut process, base) = Process::serve(&data.path(), &[("DRIFTLESS_DATABASE_URL", &database.url)]);
+    let body = r#"{"username": "nobody", "password": "wrong"}"#;
+    let head = format!(
+        "POST /api/auth/login HTTP/1.1\r\nhost: driftless\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut connection = TcpStream::connect(base.strip_prefix("http://").unwrap()).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body, so the request is under way.
+    let mut go_on = [0; 25];
+    connection.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    process.signal(Signal::TERM);
+    until("the server says that it stops", || async { process.err().contains("stopping").then_some(()) }).await;
+    connection.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("an answer, not a broken connection");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(process.ended().success());
     database.drop_now().await;
 }
 
@@ -116,6 +149,11 @@ async fn users_are_made_and_mended_from_the_shell() {
     }
     let mended = user(&["password", "eva"], "another good password\n");
     assert!(mended.status.success(), "{}", mended.err);
+    let (_process, base) = Process::serve(&folder, &[("DRIFTLESS_DATABASE_URL", &database.url)]);
+    for (password, status) in [("correct horse battery", 401), ("another good password", 200)] {
+        assert_eq!(sign_in(&base, "eva", password).await, status, "{password}");
+    }
+    drop(_process);
     database.drop_now().await;
 }
 
@@ -123,9 +161,10 @@ async fn users_are_made_and_mended_from_the_shell() {
 async fn the_first_start_prints_one_sign_in_once() {
     let (database, data) = (Database::create().await, DataDir::new());
     let more = [("DRIFTLESS_DATABASE_URL", database.url.as_str())];
-    let (first, _) = Process::serve(&data.path(), &more);
-    let password = first.wait_for_line("Sign in as admin with the password ");
-    assert!(password.split(' ').next().unwrap().len() >= 12, "{password}");
+    let (first, base) = Process::serve(&data.path(), &more);
+    let said = first.wait_for_line("Sign in as admin with the password ");
+    let password = said.split(' ').next().unwrap();
+    assert_eq!(sign_in(&base, "admin", password).await, 200, "{said}");
     first.terminate();
     let (second, _) = Process::serve(&data.path(), &more);
     let said = second.out();
@@ -144,4 +183,11 @@ async fn a_password_from_the_settings_is_not_printed() {
     process.terminate();
     assert!(!said.contains("correct horse"), "{said}");
     database.drop_now().await;
+}
+
+/// The status that signing in answers.
+async fn sign_in(base: &str, name: &str, password: &str) -> u16 {
+    let body = serde_json::json!({"username": name, "password": password});
+    let request = reqwest::Client::new().post(format!("{base}/api/auth/login")).json(&body);
+    request.send().await.unwrap().status().as_u16()
 }
