@@ -5,7 +5,8 @@
 //! under a new rule and never twice under one. Left out: firing (dispatch) and on_change, which is refused so far.
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use driftless_sync::cadence::{self, Frequency, Note, Rule, RuleError};
+pub use driftless_sync::cadence::Note;
+use driftless_sync::cadence::{self, Frequency, Rule, RuleError};
 use serde_json::{Value, json};
 use sqlx::FromRow;
 use uuid::Uuid;

@@ -3,9 +3,12 @@
 mod audit;
 mod auth;
 mod bandwidth;
+mod devices;
 mod jobs;
+mod runs;
+mod schedules;
 
-use poem_openapi::Tags;
+use poem_openapi::{Tags, types::MaybeUndefined};
 
 /// What the operations are about.
 #[derive(Tags)]
@@ -23,9 +26,29 @@ pub(crate) enum Tag {
 }
 
 /// All operations of the API.
-pub(crate) type Routes = (auth::Auth, audit::Audit, bandwidth::Bandwidth, jobs::Jobs);
+pub(crate) type Routes =
+    (auth::Auth, audit::Audit, bandwidth::Bandwidth, devices::Devices, schedules::Schedules, runs::Runs, jobs::Jobs);
 
 /// The operations, for the service.
 pub(crate) fn routes() -> Routes {
-    (auth::Auth, audit::Audit, bandwidth::Bandwidth, jobs::Jobs)
+    (auth::Auth, audit::Audit, bandwidth::Bandwidth, devices::Devices, schedules::Schedules, runs::Runs, jobs::Jobs)
+}
+
+/// Where the page after this one begins; none when this one isn't full.
+fn next<T, C>(page: &[T], limit: i64, cursor: impl FnOnce(&T) -> C) -> Option<C> {
+    let full = i64::try_from(page.len()).is_ok_and(|length| length >= limit);
+    page.last().filter(|_| full).map(cursor)
+}
+
+/// What an edit of a field says: none leaves it, null sets it back to its default.
+fn or_default<T>(edit: MaybeUndefined<T>, default: impl FnOnce() -> T) -> Option<T> {
+    match edit {
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(default()),
+        MaybeUndefined::Value(value) => Some(value),
+    }
+}
+
+fn hundred() -> i64 {
+    100
 }
