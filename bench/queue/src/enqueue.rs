@@ -1,0 +1,80 @@
+//! queue-enqueue: how fast jobs go in, one by one over 1 and 8 connections, and in batches of 1,000.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use driftless_queue::{NewJob, enqueue, enqueue_batch};
+use serde_json::json;
+
+use crate::{
+    peers,
+    report::{Goal, Report, Side},
+    server::Server,
+};
+
+pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
+    let server = Server::start().await?;
+    peers::install().await?;
+    server.synchronous_commit(false).await?;
+    let mut report = Report::new("queue-enqueue");
+    for connections in [1, 8] {
+        let mut sides = [Side::new("driftless"), Side::new("graphile-worker"), Side::new("pg-boss")];
+        for _ in 0..rounds {
+            sides[0].values.push(single(&server, jobs, connections).await?);
+            let settings = [("N", jobs), ("ECONC", connections)];
+            sides[1].values.push(peers::run(&server, "graphile_worker.mjs", "enq1", &settings).await?[0]);
+            sides[2].values.push(peers::run(&server, "pg_boss.mjs", "enq1", &settings).await?[0]);
+        }
+        let what = if connections == 1 { "one by one, 1 connection" } else { "one by one, 8 connections" };
+        conclude(&mut report, what, &sides);
+    }
+    let mut sides = [Side::new("driftless"), Side::new("graphile-worker"), Side::new("pg-boss")];
+    for _ in 0..rounds {
+        sides[0].values.push(batches(&server, jobs * 25).await?);
+        let settings = [("N", jobs * 25)];
+        sides[1].values.push(peers::run(&server, "graphile_worker.mjs", "enqbatch", &settings).await?[0]);
+        sides[2].values.push(peers::run(&server, "pg_boss.mjs", "enqbatch", &settings).await?[0]);
+    }
+    conclude(&mut report, "batches of 1,000", &sides);
+    report.write(&server, rounds, &format!("synchronous_commit off. {jobs} jobs one by one, {} in batches.", jobs * 25))
+}
+
+fn conclude(report: &mut Report, what: &str, sides: &[Side; 3]) {
+    let [ours, graphile, boss] = sides;
+    report.sides(what, "jobs/s", &[ours, graphile, boss]);
+    let best = if graphile.median() > boss.median() { graphile } else { boss };
+    report.compare(what, "jobs/s", ours, best, Goal::Ratio(2.0));
+}
+
+async fn single(server: &Server, jobs: usize, connections: usize) -> Result<f64> {
+    server.clear().await?;
+    let pool = server.fresh_pool(connections.try_into()?).await?;
+    let begun = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..connections {
+        let pool = pool.clone();
+        tasks.push(tokio::spawn(async move {
+            for i in 0..jobs / connections {
+                let mut conn = pool.acquire().await?;
+                enqueue(&mut conn, &NewJob::new("bench", "noop", &json!({ "t": i }))).await?;
+            }
+            Ok::<(), anyhow::Error>(())
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    Ok(jobs as f64 / begun.elapsed().as_secs_f64())
+}
+
+async fn batches(server: &Server, jobs: usize) -> Result<f64> {
+    server.clear().await?;
+    let mut conn = server.fresh_pool(1).await?.acquire().await?;
+    let begun = Instant::now();
+    for batch in 0..jobs / 1000 {
+        let jobs: Vec<NewJob> =
+            (0..1000).map(|i| NewJob::new("bench", "noop", &json!({ "t": batch * 1000 + i }))).collect();
+        enqueue_batch(&mut conn, &jobs).await?;
+    }
+    Ok(jobs as f64 / begun.elapsed().as_secs_f64())
+}

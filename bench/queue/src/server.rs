@@ -1,0 +1,60 @@
+//! The Postgres that all sides of a benchmark share.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::Result;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
+use tempfile::TempDir;
+
+use crate::postgres::{self, Options, PrivatePostgres};
+
+/// Settings of the server beside its defaults, for the report.
+pub const SETTINGS: &str =
+    "shared_buffers and all else at their defaults, max_wal_size 8GB, autovacuum on, unix socket";
+
+/// A durable throw-away cluster with one database.
+pub struct Server {
+    pub url: String,
+    pub pool: PgPool,
+    pub version: String,
+    _cluster: PrivatePostgres,
+    _folder: TempDir,
+}
+
+impl Server {
+    pub async fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("driftless-bench-").tempdir()?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
+        let data_dir = folder.path().join("data");
+        let search = [postgres::npm_binaries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")))];
+        let cluster = postgres::open(&Options { data_dir: &data_dir, bin: None, search: &search, throw_away: false })?;
+        let url = cluster.url.clone();
+        let mut conn = PgConnection::connect(&url).await?;
+        conn.execute("alter system set max_wal_size = '8GB'").await?;
+        conn.execute("select pg_reload_conf()").await?;
+        let version: String = sqlx::query_scalar("show server_version").fetch_one(&mut conn).await?;
+        conn.execute(include_str!("../../../migrations/0001_queue.sql")).await?;
+        let pool = PgPoolOptions::new().max_connections(20).connect(&url).await?;
+        Ok(Self { url, pool, version, _cluster: cluster, _folder: folder })
+    }
+
+    /// For all connections made from now on.
+    pub async fn synchronous_commit(&self, on: bool) -> Result<()> {
+        let name: String = sqlx::query_scalar("select current_database()").fetch_one(&self.pool).await?;
+        let setting = if on { "on" } else { "off" };
+        self.pool.execute(AssertSqlSafe(format!("alter database {name} set synchronous_commit = {setting}"))).await?;
+        Ok(())
+    }
+
+    /// A pool of new connections, which have the present settings.
+    pub async fn fresh_pool(&self, connections: u32) -> Result<PgPool> {
+        Ok(PgPoolOptions::new().max_connections(connections).min_connections(connections).connect(&self.url).await?)
+    }
+
+    /// Nobody's leftovers weigh on the next: tables are empty and what is dirty is written.
+    pub async fn clear(&self) -> Result<()> {
+        self.pool.execute("truncate queue.jobs, queue.finished, queue.dead_jobs, queue.stats, queue.workers").await?;
+        self.pool.execute("checkpoint").await?;
+        Ok(())
+    }
+}
