@@ -4,6 +4,7 @@ use std::{env::current_exe, path::PathBuf};
 
 use anyhow::{Context, Result};
 use driftless_domain::{Domain, config::Settings, db};
+use driftless_queue::Process;
 
 use crate::postgres::{self, Options, PrivatePostgres, npm_binaries};
 
@@ -35,13 +36,21 @@ impl Database {
         Ok(Self { url: cluster.url.clone(), cluster: Some(cluster) })
     }
 
-    /// Connects with at most `connections`, migrates, and puts the server's rules on top.
+    /// Connects with at most `connections`, migrates, and puts the server's rules on top; for a command that ends.
     pub async fn domain(&self, settings: Settings, connections: u32) -> Result<Domain> {
         let named = settings.database_url.is_some();
         let whose = || if named { "DRIFTLESS_DATABASE_URL: cannot connect" } else { "cannot connect" };
         let pool = db::connect(&self.url, connections).await.with_context(whose)?;
         db::migrate(&pool).await?;
         Ok(Domain::new(pool, settings, None))
+    }
+
+    /// The same for a process that stays: it has a lease in the queue, by which others see that it lives.
+    pub async fn leased(&self, settings: Settings, connections: u32) -> Result<(Domain, Process)> {
+        let domain = self.domain(settings.clone(), connections).await?;
+        let pool = domain.pool().clone();
+        let process = Process::start(&pool).await.context("cannot register this process with the queue")?;
+        Ok((Domain::new(pool, settings, Some(process.clone())), process))
     }
 
     /// Gives up the share; the last one stops the cluster, which takes a moment.

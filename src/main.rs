@@ -9,6 +9,7 @@ mod serve;
 mod telemetry;
 mod user;
 mod web;
+mod work;
 
 use std::{io::Write, process::ExitCode};
 
@@ -42,7 +43,7 @@ fn run(command: Command) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     match command {
         Command::Serve { no_worker } => runtime.block_on(serve::serve(settings, !no_worker)),
-        Command::Work { .. } => Ok(()),
+        Command::Work { until_idle } => runtime.block_on(work::work(settings, until_idle)),
         Command::Migrate => runtime.block_on(migrate(settings)),
         Command::User(command) => runtime.block_on(user::run(settings, command)),
         Command::Openapi => Ok(()),

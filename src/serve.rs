@@ -18,7 +18,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const CONNECTIONS: u32 = 24;
 
 /// Runs until SIGTERM or SIGINT, then drains.
-pub async fn serve(settings: Settings, _with_worker: bool) -> Result<()> {
+pub async fn serve(settings: Settings, with_worker: bool) -> Result<()> {
     // First of all, so that a taken address fails at once.
     let acceptor = TcpListener::bind(settings.listen)
         .into_acceptor()
@@ -26,7 +26,7 @@ pub async fn serve(settings: Settings, _with_worker: bool) -> Result<()> {
         .with_context(|| format!("DRIFTLESS_LISTEN: cannot listen on {}", settings.listen))?;
     let stop = stop_on_signal()?;
     let database = Database::open(&settings).await?;
-    let served = answer(acceptor, &database, settings, stop).await;
+    let served = answer(acceptor, &database, settings, with_worker, stop).await;
     database.close().await;
     served
 }
@@ -35,21 +35,39 @@ async fn answer<A: Acceptor + 'static>(
     acceptor: A,
     database: &Database,
     settings: Settings,
+    with_worker: bool,
     stop: CancellationToken,
 ) -> Result<()> {
     let address = acceptor.local_addr().first().and_then(|a| a.as_socket_addr().copied()).unwrap_or(settings.listen);
-    let domain = database.domain(settings, CONNECTIONS).await?;
+    let (domain, process) = database.leased(settings, CONNECTIONS).await?;
     let first_password = accounts::ensure_admin(&domain).await?;
     say(&format!("Driftless is at http://{}", reachable(address)))?;
     if let Some(password) = first_password {
         say(&format!("Sign in as admin with the password {password} (it is not shown again)"))?;
     }
-    let sealer = tokio::spawn(audit::run_sealer(domain.clone(), stop.clone()));
+    let sealed = CancellationToken::new();
+    let sealer = tokio::spawn(audit::run_sealer(domain.clone(), sealed.clone()));
+    let worker = {
+        let (domain, stop) = (domain.clone(), stop.clone());
+        tokio::spawn(async move {
+            if with_worker {
+                driftless_jobs::run(domain, &process, stop).await;
+            } else {
+                stop.cancelled().await;
+                process.drain(DRAIN_LIMIT).await;
+            }
+        })
+    };
     let app = driftless_api::app(domain.clone(), stop.clone(), WebApp);
     let served = Server::new_with_acceptor(acceptor)
         .run_with_graceful_shutdown(app, stop.cancelled(), Some(DRAIN_LIMIT))
         .await
         .context("the server failed");
+    // When the server failed by itself, the worker is still to be told.
+    stop.cancel();
+    let _ = worker.await;
+    // Last, so that what the last requests and jobs wrote is sealed too.
+    sealed.cancel();
     let _ = sealer.await;
     domain.pool().close().await;
     served
