@@ -26,6 +26,7 @@ pub mod schedules;
 pub mod sessions;
 pub mod store;
 pub mod tree;
+pub mod uploads;
 
 pub use actor::Actor;
 pub use db::{Domain, Tx};
