@@ -5,6 +5,7 @@
 
 pub mod accounts;
 mod actor;
+pub mod archive;
 pub mod audit;
 pub mod bandwidth;
 pub mod baselines;

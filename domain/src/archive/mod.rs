@@ -1,0 +1,288 @@
+//! Many files in one request: a folder out as a tar, a tar into a folder.
+//!
+//! Invariant: names in an archive are an attacker's: none becomes a path but through [`TreePath`], nothing absolute, no `..`, no
+//! link and no device is taken. Each file of an upload is committed or named as refused. Memory is bounded whatever the archive's
+//! size. Left out: zip, and what a device holds.
+
+mod format;
+
+use std::io;
+
+use bytes::Bytes;
+use driftless_sync::path::TreePath;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::{
+    Actor, Domain,
+    bandwidth::Direction,
+    commit::{self, Base, Batch, Change, OnConflict, Origin},
+    contents, db,
+    error::{Fault, Kind},
+    ingest::{self, Ingest},
+    tree::{self, Node},
+};
+
+use format::{Entry, EntryKind, Reader};
+
+/// Files of one transaction at most.
+const FILES_TOGETHER: usize = 10_000;
+/// Bytes of one transaction at most, but for a single file that is larger.
+const BYTES_TOGETHER: u64 = 256 << 20;
+/// Entries of an archive at most.
+const MAX_ENTRIES: u64 = 1_000_000;
+/// Refusals that are told one by one.
+const MAX_TOLD: usize = 1000;
+
+/// Why an archive could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A statement failed.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+    /// The folder.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// Contents could not be taken in.
+    #[error(transparent)]
+    Ingest(#[from] ingest::Error),
+    /// A commit failed; what was committed before it stays.
+    #[error(transparent)]
+    Commit(#[from] commit::Error),
+    /// Not a tar, or cut short.
+    #[error("this is no tar archive, or it is cut short: {0}")]
+    Malformed(String),
+    /// Too many entries.
+    #[error("the archive has more than {MAX_ENTRIES} entries")]
+    TooMany,
+}
+
+impl Error {
+    fn cause(&self) -> Option<&dyn Fault> {
+        match self {
+            Error::Database(e) => Some(e),
+            Error::Tree(e) => Some(e),
+            Error::Ingest(e) => Some(e),
+            Error::Commit(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Malformed(_) => Kind::Invalid,
+            Error::TooMany => Kind::TooLarge,
+            other => other.cause().map_or(Kind::Internal, Fault::kind),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Error::Malformed(_) => "archive.malformed",
+            Error::TooMany => "archive.too_many_entries",
+            other => other.cause().map_or("internal", Fault::code),
+        }
+    }
+
+    fn field(&self) -> Option<&str> {
+        self.cause().and_then(Fault::field)
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        self.cause().and_then(Fault::retry_after)
+    }
+}
+
+/// What came of an archive.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Files that are in the tree now as the archive has them.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries that were not taken.
+    pub refused: u64,
+    /// The first thousand of those.
+    pub refusals: Vec<Refused>,
+}
+
+/// An entry that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its name in the archive.
+    pub name: String,
+    /// Stable code.
+    pub code: &'static str,
+    /// Why.
+    pub detail: String,
+}
+
+impl Received {
+    fn refuse(&mut self, name: String, code: &'static str, detail: impl Into<String>) {
+        self.refused += 1;
+        if self.refusals.len() < MAX_TOLD {
+            self.refusals.push(Refused { name, code, detail: detail.into() });
+        }
+    }
+}
+
+/// A batch that fills up.
+struct Filling {
+    ingest: Ingest,
+    changes: Vec<Change>,
+    bytes: u64,
+}
+
+impl Filling {
+    fn new(domain: &Domain, actor: &Actor) -> Self {
+        Filling { ingest: Ingest::new(domain, actor), changes: Vec::new(), bytes: 0 }
+    }
+
+    async fn commit(self, domain: &Domain, actor: &Actor, received: &mut Received) -> Result<(), Error> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let told: Vec<(String, Option<u64>)> = self
+            .changes
+            .iter()
+            .map(|change| match change {
+                Change::Put { path, contents, .. } => (path.to_string(), Some(contents.size())),
+                Change::Folder { path, .. } => (path.to_string(), None),
+                _ => (String::new(), None),
+            })
+            .collect();
+        let batch = Batch::with(Origin::Person, self.changes, self.ingest.finish().await?);
+        for (outcome, (path, size)) in commit::apply(domain, actor, batch).await?.into_iter().zip(told) {
+            match (outcome.applied(), size) {
+                (Ok(_), Some(size)) => {
+                    received.files += 1;
+                    received.bytes += size;
+                }
+                (Ok(_), None) => {}
+                (Err(refusal), _) => received.refuse(path, refusal.code(), refusal.to_string()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a tar into the folder at `path`. Later entries of one name win, as with tar itself.
+pub async fn upload<S, E>(domain: &Domain, actor: &Actor, path: &TreePath, body: S) -> Result<Received, Error>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    let body = contents::metered(domain, actor, Direction::Upload, body).map(|piece| piece.map_err(Into::into));
+    let mut reader = Reader::new(Box::pin(body));
+    let mut received = Received::default();
+    let mut filling = Filling::new(domain, actor);
+    let mut entries = 0;
+    while let Some(entry) = reader.next_entry().await? {
+        entries += 1;
+        if entries > MAX_ENTRIES {
+            return Err(Error::TooMany);
+        }
+        let target = match target(path, &entry) {
+            Ok(Some(target)) => target,
+            Ok(None) => continue,
+            Err((code, detail)) => {
+                received.refuse(entry.name, code, detail);
+                reader.skip().await?;
+                continue;
+            }
+        };
+        let large = entry.size > BYTES_TOGETHER;
+        if filling.changes.len() >= FILES_TOGETHER || (filling.bytes + entry.size > BYTES_TOGETHER && filling.bytes > 0) {
+            std::mem::replace(&mut filling, Filling::new(domain, actor)).commit(domain, actor, &mut received).await?;
+        }
+        match entry.kind {
+            EntryKind::Folder => filling.changes.push(Change::Folder { path: target, held: None }),
+            _ => {
+                let contents = filling.ingest.add(reader.contents()).await?;
+                filling.bytes += entry.size;
+                filling.changes.push(Change::Put {
+                    path: target,
+                    contents,
+                    modified_at: entry.modified_at,
+                    executable: Some(entry.executable),
+                    base: Base::Any,
+                    on_conflict: OnConflict::Refuse,
+                    held: None,
+                });
+            }
+        }
+        if large {
+            std::mem::replace(&mut filling, Filling::new(domain, actor)).commit(domain, actor, &mut received).await?;
+        }
+    }
+    filling.commit(domain, actor, &mut received).await?;
+    Ok(received)
+}
+
+/// Where an entry goes; none for the folder itself.
+fn target(folder: &TreePath, entry: &Entry) -> Result<Option<TreePath>, (&'static str, String)> {
+    if let EntryKind::Other(what) = entry.kind {
+        return Err(("archive.not_a_file", format!("{what} are not taken")));
+    }
+    if entry.name.starts_with('/') {
+        return Err(("archive.absolute", "absolute names are not taken".to_owned()));
+    }
+    let mut at = folder.clone();
+    for segment in entry.name.split('/').filter(|s| !s.is_empty() && *s != ".") {
+        at = at.join(segment).map_err(|e| (e.code(), e.to_string()))?;
+    }
+    Ok((at != *folder).then_some(at))
+}
+
+/// The folder at `path` as a tar: everything below it, as one moment saw it. The name of the folder leads each name.
+pub async fn download(
+    domain: &Domain,
+    actor: &Actor,
+    path: &TreePath,
+) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, Error> {
+    let mut tx = domain.begin(actor).await?;
+    let mut nodes = tree::below(&mut tx, actor, path).await?;
+    drop(tx);
+    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+    let (sender, receiver) = mpsc::channel(4);
+    let (task_domain, task_actor, path) = (domain.clone(), actor.clone(), path.clone());
+    tokio::spawn(async move {
+        let sent = send(&task_domain, &task_actor, &path, nodes, &sender).await;
+        if let Err(error) = sent {
+            // The receiver may have gone; a reader that is still there must see that the archive is not whole.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    let pieces = futures::stream::unfold(receiver, |mut r| async move { r.recv().await.map(|piece| (piece, r)) });
+    Ok(contents::metered(domain, actor, Direction::Download, pieces))
+}
+
+async fn send(
+    domain: &Domain,
+    actor: &Actor,
+    base: &TreePath,
+    nodes: Vec<Node>,
+    to: &mpsc::Sender<io::Result<Bytes>>,
+) -> io::Result<()> {
+    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+    for node in nodes {
+        let name = node.path.relative_to(base).unwrap_or(node.path.clone());
+        let name = match base.name() {
+            Some(folder) => format!("{folder}{name}"),
+            None => name.as_str()[1..].to_owned(),
+        };
+        to.send(Ok(format::header(&name, node.file.as_ref()))).await.map_err(gone)?;
+        let Some(file) = node.file.filter(|f| f.size > 0) else { continue };
+        let mut tx = domain.begin(actor).await.map_err(io::Error::other)?;
+        let reader = contents::open(&mut tx, domain, actor, node.version).await.map_err(io::Error::other)?;
+        drop(tx);
+        let mut bytes = std::pin::pin!(reader.all());
+        while let Some(piece) = bytes.next().await {
+            to.send(Ok(piece?)).await.map_err(gone)?;
+        }
+        to.send(Ok(format::padding(file.size))).await.map_err(gone)?;
+    }
+    to.send(Ok(format::end())).await.map_err(gone)
+}
