@@ -5,6 +5,8 @@
 mod bearer;
 mod body;
 mod caller;
+mod chunk_body;
+mod conditions;
 mod metrics;
 mod problem;
 mod routes;

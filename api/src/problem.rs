@@ -134,6 +134,13 @@ impl<E: Fault> From<E> for ApiError {
     }
 }
 
+impl Problem {
+    /// A problem of this request, where [`ApiError`] has no status for it.
+    pub(crate) fn new(code: &str, detail: String) -> Self {
+        problem(code, detail, None).0
+    }
+}
+
 impl ApiError {
     /// The request could be read no further than this.
     pub(crate) fn malformed(code: &str, detail: impl Into<String>) -> Self {

@@ -13,7 +13,7 @@ use sqlx::prelude::FromRow;
 use crate::{
     Actor, Domain, Tx, db,
     error::{Fault, Kind},
-    tree::{self, Cursor, FileInfo, Head, Row},
+    tree::{self, Cursor, Did, FileInfo, Head, Row},
 };
 
 pub(crate) use hub::Hub;
@@ -62,25 +62,6 @@ impl Fault for Error {
     }
 }
 
-/// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Did {
-    /// New contents.
-    Put,
-    /// A new folder.
-    Folder,
-    /// Another place.
-    Move,
-    /// Into the trash.
-    Delete,
-    /// Out of the trash.
-    Restore,
-    /// Time or mode.
-    Touch,
-    /// Contents kept aside in the history; what is current did not change.
-    Keep,
-}
-
 /// One change.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -90,8 +71,8 @@ pub struct Change {
     pub did: Did,
     /// When.
     pub at: DateTime<Utc>,
-    /// Id of the device's row that it came through; none for a person.
-    pub device: Option<i64>,
+    /// The device that it came through; none for a person, or when the device was removed.
+    pub device_id: Option<String>,
     /// The entry.
     pub entry_id: i64,
     /// Where the entry is now, or was before it went.
@@ -132,7 +113,7 @@ pub async fn read(tx: &mut Tx, actor: &Actor, cursor: Cursor) -> Result<Page, Er
         change: i64,
         did: i16,
         at: DateTime<Utc>,
-        device_id: Option<i64>,
+        device_id: Option<String>,
         old_parent_id: Option<i64>,
         old_name: Option<String>,
         parent_id: i64,
@@ -144,11 +125,12 @@ pub async fn read(tx: &mut Tx, actor: &Actor, cursor: Cursor) -> Result<Page, Er
     let head = tree::head(tx, actor).await?;
     check(&head, cursor)?;
     let rows: Vec<Journal> = sqlx::query_as(
-        "select j.seq as change, j.kind as did, j.at, j.device_id, j.old_parent_id, j.old_name,
+        "select j.seq as change, j.kind as did, j.at, d.device_id, j.old_parent_id, j.old_name,
                 e.parent_id, e.name, e.deleted, e.id, e.seq, e.kind, v.size, v.sha256, v.modified_at, v.executable
          from (select * from versions where user_id = $1 and seq > $2 order by seq limit $3) j
          cross join lateral (select * from entries where user_id = $1 and id = j.entry_id limit 1) e
-         cross join lateral (select * from versions where user_id = $1 and seq = e.seq limit 1) v order by j.seq",
+         cross join lateral (select * from versions where user_id = $1 and seq = e.seq limit 1) v
+         left join devices d on d.id = j.device_id order by j.seq",
     )
     .bind(actor.user_id)
     .bind(cursor.seq)
@@ -165,9 +147,9 @@ pub async fn read(tx: &mut Tx, actor: &Actor, cursor: Cursor) -> Result<Page, Er
         let old = r.old_parent_id.zip(r.old_name.as_deref()).and_then(|(p, n)| folders.get(&p)?.path.join(n).ok());
         Some(Change {
             seq: r.change,
-            did: did(r.did),
+            did: Did::of(r.did),
             at: r.at,
-            device: r.device_id,
+            device_id: r.device_id,
             entry_id: r.row.id,
             path: folder.path.join(&r.name).ok()?,
             old_path: old.filter(|_| r.did == 3),
@@ -177,18 +159,6 @@ pub async fn read(tx: &mut Tx, actor: &Actor, cursor: Cursor) -> Result<Page, Er
         })
     });
     Ok(Page { changes: changes.collect(), cursor: Cursor { epoch: head.epoch, seq }, more })
-}
-
-fn did(kind: i16) -> Did {
-    match kind {
-        1 => Did::Put,
-        2 => Did::Folder,
-        3 => Did::Move,
-        4 => Did::Delete,
-        5 => Did::Restore,
-        6 => Did::Touch,
-        _ => Did::Keep,
-    }
 }
 
 /// [`read`], but when there is nothing new waits for it, at most `wait`. An empty page after that is no error.

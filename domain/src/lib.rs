@@ -18,6 +18,7 @@ pub mod dispatch;
 pub mod engine;
 pub mod error;
 pub mod feed;
+pub mod files;
 pub mod ingest;
 pub mod metrics;
 pub mod queues;

@@ -8,11 +8,13 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use driftless_sync::{hash::ContentHash, path::TreePath};
-use sqlx::{PgConnection, prelude::FromRow};
+use sqlx::{PgConnection, Row as _, postgres::PgRow, prelude::FromRow};
 use uuid::Uuid;
 
 use crate::{
-    Actor, Tx, db,
+    Actor, Tx,
+    commit::Applied,
+    db,
     error::{Fault, Kind},
     ingest::Contents,
 };
@@ -235,6 +237,12 @@ pub async fn node(tx: &mut Tx, actor: &Actor, path: &TreePath) -> Result<Node, E
     stat(tx, actor, path).await?.ok_or_else(|| Error::NotFound(path.clone()))
 }
 
+/// The entry as a commit left it, whatever happened since.
+pub async fn at_version(tx: &mut Tx, actor: &Actor, applied: &Applied) -> Result<Node, Error> {
+    let (entry_id, file, _) = contents(tx, actor.user_id, applied.version).await?.ok_or(Error::NoVersion)?;
+    Ok(Node { entry_id, path: applied.path.clone(), version: applied.version, file: Some(file) })
+}
+
 /// A page of what is in a folder, by name.
 #[derive(Debug)]
 pub struct Listing {
@@ -392,25 +400,75 @@ pub(crate) async fn folder_paths(
         .collect())
 }
 
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Did {
+    /// New contents.
+    Put,
+    /// A new folder.
+    Folder,
+    /// Another place.
+    Move,
+    /// Into the trash.
+    Delete,
+    /// Out of the trash.
+    Restore,
+    /// Time or mode.
+    Touch,
+    /// Contents kept aside in the history; what is current did not change.
+    Keep,
+}
+
+impl Did {
+    /// By its number in the journal.
+    pub(crate) fn of(kind: i16) -> Self {
+        match kind {
+            1 => Did::Put,
+            2 => Did::Folder,
+            3 => Did::Move,
+            4 => Did::Delete,
+            5 => Did::Restore,
+            6 => Did::Touch,
+            _ => Did::Keep,
+        }
+    }
+}
+
 /// One row of a file's history.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct Version {
     /// Its number.
     pub seq: i64,
-    /// 1 put, 2 folder made, 3 moved, 4 deleted, 5 restored, 6 time or mode, 7 kept aside.
-    pub kind: i16,
+    /// What was done.
+    pub did: Did,
     /// Bytes.
     pub size: i64,
-    /// SHA-256; none where the contents did not change.
-    pub sha256: Option<Vec<u8>>,
+    /// SHA-256; none where no contents came.
+    pub hash: Option<ContentHash>,
     /// Modification time.
     pub modified_at: DateTime<Utc>,
     /// Executable bit.
     pub executable: bool,
     /// When it was recorded.
     pub at: DateTime<Utc>,
-    /// Id of the device that it came through.
-    pub device_id: Option<i64>,
+    /// The device that it came through; none for a person, or when the device was removed.
+    pub device_id: Option<String>,
+}
+
+impl FromRow<'_, PgRow> for Version {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let hash: Option<Vec<u8>> = row.try_get("sha256")?;
+        Ok(Version {
+            seq: row.try_get("seq")?,
+            did: Did::of(row.try_get("kind")?),
+            size: row.try_get("size")?,
+            hash: hash.and_then(|h| ContentHash::try_from(&h[..]).ok()),
+            modified_at: row.try_get("modified_at")?,
+            executable: row.try_get("executable")?,
+            at: row.try_get("at")?,
+            device_id: row.try_get("device_id")?,
+        })
+    }
 }
 
 /// The entry at `path`, else the one that was deleted from there last.
@@ -441,8 +499,9 @@ pub async fn history(
 ) -> Result<(Vec<Version>, Option<i64>), Error> {
     let (entry, _) = find_also_in_trash(tx, actor, path).await?;
     let rows: Vec<Version> = sqlx::query_as(
-        "select seq, kind, size, sha256, modified_at, executable, at, device_id from versions
-         where user_id = $1 and entry_id = $2 and seq < $3 order by seq desc limit $4",
+        "select v.seq, v.kind, v.size, v.sha256, v.modified_at, v.executable, v.at, d.device_id from (
+             select * from versions where user_id = $1 and entry_id = $2 and seq < $3 order by seq desc limit $4) v
+         left join devices d on d.id = v.device_id order by v.seq desc",
     )
     .bind(actor.user_id)
     .bind(entry)

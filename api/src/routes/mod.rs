@@ -3,10 +3,15 @@
 mod audit;
 mod auth;
 mod bandwidth;
+mod content;
 mod devices;
+mod entry;
+mod feed;
+mod files;
 mod jobs;
 mod runs;
 mod schedules;
+mod uploads;
 
 use poem_openapi::{Tags, types::MaybeUndefined};
 
@@ -26,12 +31,29 @@ pub(crate) enum Tag {
 }
 
 /// All operations of the API.
-pub(crate) type Routes =
-    (auth::Auth, audit::Audit, bandwidth::Bandwidth, devices::Devices, schedules::Schedules, runs::Runs, jobs::Jobs);
+pub(crate) type Routes = (
+    auth::Auth,
+    audit::Audit,
+    bandwidth::Bandwidth,
+    devices::Devices,
+    schedules::Schedules,
+    runs::Runs,
+    jobs::Jobs,
+    (files::Files, content::Contents, uploads::Uploads, feed::Feed),
+);
 
 /// The operations, for the service.
 pub(crate) fn routes() -> Routes {
-    (auth::Auth, audit::Audit, bandwidth::Bandwidth, devices::Devices, schedules::Schedules, runs::Runs, jobs::Jobs)
+    (
+        auth::Auth,
+        audit::Audit,
+        bandwidth::Bandwidth,
+        devices::Devices,
+        schedules::Schedules,
+        runs::Runs,
+        jobs::Jobs,
+        (files::Files, content::Contents, uploads::Uploads, feed::Feed),
+    )
 }
 
 /// Where the page after this one begins; none when this one isn't full.

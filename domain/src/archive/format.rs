@@ -106,7 +106,11 @@ impl<'a> Reader<'a> {
             _ => EntryKind::Other("entries of this type"),
         };
         // Links and devices carry no bytes, whatever their header says.
-        let size = if matches!(kind, EntryKind::Other(w) if w != "sparse files" && w != "entries of this type") { 0 } else { size };
+        let size = if matches!(kind, EntryKind::Other(w) if w != "sparse files" && w != "entries of this type") {
+            0
+        } else {
+            size
+        };
         (self.left, self.padding) = (size, size.next_multiple_of(BLOCK as u64) - size);
         let mtime = header.number(136..148).ok().and_then(|s| DateTime::from_timestamp(i64::try_from(s).ok()?, 0));
         Ok(Entry {
@@ -221,7 +225,11 @@ impl Header<'_> {
     fn check(&self) -> Result<(), Error> {
         let sum: u64 =
             self.0.iter().enumerate().map(|(i, b)| u64::from(if (148..156).contains(&i) { b' ' } else { *b })).sum();
-        if self.number(148..156)? == sum { Ok(()) } else { Err(Error::Malformed("a header's checksum is wrong".into())) }
+        if self.number(148..156)? == sum {
+            Ok(())
+        } else {
+            Err(Error::Malformed("a header's checksum is wrong".into()))
+        }
     }
 
     /// Octal, or GNU's binary when the first bit is set.

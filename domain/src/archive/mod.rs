@@ -194,7 +194,8 @@ where
             }
         };
         let large = entry.size > BYTES_TOGETHER;
-        if filling.changes.len() >= FILES_TOGETHER || (filling.bytes + entry.size > BYTES_TOGETHER && filling.bytes > 0) {
+        if filling.changes.len() >= FILES_TOGETHER || (filling.bytes + entry.size > BYTES_TOGETHER && filling.bytes > 0)
+        {
             std::mem::replace(&mut filling, Filling::new(domain, actor)).commit(domain, actor, &mut received).await?;
         }
         match entry.kind {

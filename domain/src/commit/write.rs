@@ -14,7 +14,10 @@ use super::{
     decide::Decider,
     state::{Slot, State},
 };
-use crate::{Actor, Domain, Tx, audit, store, tree::Row};
+use crate::{
+    Actor, Domain, Tx, audit, store,
+    tree::{self, Row},
+};
 
 /// Carries out what waits in one transaction. For each request its answer, and whether its pack was recorded.
 pub(super) async fn transact(
@@ -200,7 +203,7 @@ pub(super) async fn below(conn: &mut PgConnection, state: &mut State, folder: i6
     .await?)
 }
 
-/// An entry in the trash, with its old place.
+/// An entry in the trash (by itself or with a folder above it), with its old place.
 pub(super) async fn trashed(
     conn: &mut PgConnection,
     state: &mut State,
@@ -210,21 +213,24 @@ pub(super) async fn trashed(
     struct Trashed {
         parent_id: i64,
         name: String,
+        deleted: bool,
         #[sqlx(flatten)]
         row: Row,
     }
     write(conn, state).await?;
-    // What was only ever kept aside is named by no entry's seq but its own first version.
     let found: Option<Trashed> = sqlx::query_as(
-        "select e.parent_id, e.name, e.id, e.seq, e.kind, v.size, v.sha256, v.modified_at, v.executable
-         from (select * from entries where user_id = $1 and id = $2 and deleted) e
+        "select e.parent_id, e.name, e.deleted, e.id, e.seq, e.kind, v.size, v.sha256, v.modified_at, v.executable
+         from (select * from entries where user_id = $1 and id = $2) e
          cross join lateral (select * from versions where user_id = $1 and seq = e.seq limit 1) v",
     )
     .bind(state.user_id)
     .bind(entry)
-    .fetch_optional(conn)
+    .fetch_optional(&mut *conn)
     .await?;
-    Ok(found.map(|t| (Slot { id: t.row.id, seq: t.row.seq, file: t.row.file() }, t.parent_id, t.name)))
+    let Some(t) = found else { return Ok(None) };
+    let folders = tree::folder_paths(conn, state.user_id, &[t.parent_id]).await?;
+    let gone = t.deleted || folders.get(&t.parent_id).is_none_or(|f| f.deleted);
+    Ok(gone.then(|| (Slot { id: t.row.id, seq: t.row.seq, file: t.row.file() }, t.parent_id, t.name)))
 }
 
 /// Writes what was decided.

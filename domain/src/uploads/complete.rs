@@ -16,8 +16,7 @@ use uuid::Uuid;
 
 use super::{Error, Upload, invalid, load, resume};
 use crate::{
-    Actor, Domain,
-    baselines,
+    Actor, Domain, baselines,
     commit::{self, Applied, Base, Batch, Change, Held, OnConflict, Origin, Outcome},
     contents,
     ingest::Contents,
@@ -62,8 +61,9 @@ pub async fn complete(domain: &Domain, actor: &Actor, id: Uuid, hash: Option<Con
     let chunks = pieces(&mut tx, &upload).await?;
     let hashed = upload.prefix as u64 * upload.chunk_size as u64;
     if (upload.total_size as u64).saturating_sub(hashed) > IN_REQUEST {
-        let job = NewJob::new("files", "complete_upload", &serde_json::json!({"upload_id": id, "user_id": actor.user_id}))
-            .unique_key(format!("complete_upload:{id}"));
+        let job =
+            NewJob::new("files", "complete_upload", &serde_json::json!({"upload_id": id, "user_id": actor.user_id}))
+                .unique_key(format!("complete_upload:{id}"));
         sqlx::query("update uploads set completing = true, last_activity_at = queue.now(), sha256 = coalesce(sha256, $2) where id = $1")
             .bind(id)
             .bind(hash.map(|h| h.0.to_vec()))
@@ -138,7 +138,12 @@ async fn pieces(tx: &mut crate::Tx, upload: &Upload) -> Result<Vec<ContentHash>,
 }
 
 /// The hash of the whole, going on after the prefix.
-async fn hash_rest(domain: &Domain, actor: &Actor, upload: &Upload, chunks: &[ContentHash]) -> Result<ContentHash, Error> {
+async fn hash_rest(
+    domain: &Domain,
+    actor: &Actor,
+    upload: &Upload,
+    chunks: &[ContentHash],
+) -> Result<ContentHash, Error> {
     let (mut hasher, from) = match resume(upload) {
         Some(hasher) => (hasher, upload.prefix as usize),
         None => (Hasher::new(), 0),
@@ -147,7 +152,12 @@ async fn hash_rest(domain: &Domain, actor: &Actor, upload: &Upload, chunks: &[Co
     Ok(hasher.finish())
 }
 
-async fn hash_chunks(domain: &Domain, actor: &Actor, mut hasher: Hasher, chunks: &[ContentHash]) -> Result<Hasher, Error> {
+async fn hash_chunks(
+    domain: &Domain,
+    actor: &Actor,
+    mut hasher: Hasher,
+    chunks: &[ContentHash],
+) -> Result<Hasher, Error> {
     if chunks.is_empty() {
         return Ok(hasher);
     }
@@ -207,7 +217,12 @@ pub(super) async fn advance(domain: &Domain, actor: &Actor, id: Uuid) -> Result<
     Ok(tx.commit().await?)
 }
 
-async fn commit_upload(domain: &Domain, actor: &Actor, upload: &Upload, contents: Contents) -> Result<Completed, Error> {
+async fn commit_upload(
+    domain: &Domain,
+    actor: &Actor,
+    upload: &Upload,
+    contents: Contents,
+) -> Result<Completed, Error> {
     let path = TreePath::parse(&upload.path).map_err(|e| invalid(e.code(), "file_path", e.to_string()))?;
     let mut tx = domain.begin(actor).await?;
     let who: Option<String> = sqlx::query_scalar("select device_name from devices where id = $1")

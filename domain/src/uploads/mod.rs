@@ -325,13 +325,12 @@ pub async fn start(domain: &Domain, actor: &Actor, new: New) -> Result<Upload, E
     if path.is_root() {
         return Err(Refusal::Root.into());
     }
-    let open: i64 = sqlx::query_scalar(
-        "select count(*) from (select from uploads where user_id = $1 and done is null limit $2) u",
-    )
-    .bind(actor.user_id)
-    .bind(MAX_OPEN)
-    .fetch_one(&mut *tx)
-    .await?;
+    let open: i64 =
+        sqlx::query_scalar("select count(*) from (select from uploads where user_id = $1 and done is null limit $2) u")
+            .bind(actor.user_id)
+            .bind(MAX_OPEN)
+            .fetch_one(&mut *tx)
+            .await?;
     if open >= MAX_OPEN {
         return Err(Error::TooMany);
     }
