@@ -1,27 +1,40 @@
 //! Where the database is: the server that DRIFTLESS_DATABASE_URL names, or the private cluster of the data folder.
 
-use std::{env::current_exe, path::PathBuf};
+use std::{env::current_exe, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use driftless_domain::{Domain, config::Settings, db};
 use driftless_queue::Process;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::postgres::{self, Options, PrivatePostgres, npm_binaries};
+
+/// How soon a private cluster that died is started again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The address of the database, and a share in the private cluster if it is that.
 pub struct Database {
     url: String,
-    cluster: Option<PrivatePostgres>,
+    private: Option<Tended>,
+}
+
+struct Tended {
+    leave: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 impl Database {
     /// Starts or adopts the private cluster when no server is named.
     pub async fn open(settings: &Settings) -> Result<Self> {
         if let Some(url) = &settings.database_url {
-            return Ok(Self { url: url.clone(), cluster: None });
+            return Ok(Self { url: url.clone(), private: None });
         }
         let settings = settings.clone();
-        let cluster = tokio::task::spawn_blocking(move || {
+        let cluster = spawn_blocking(move || {
             let search: Vec<PathBuf> =
                 settings.search_path.iter().cloned().chain(binaries_beside_the_clone()).collect();
             postgres::open(&Options {
@@ -33,7 +46,9 @@ impl Database {
         })
         .await
         .context("starting the private Postgres failed")??;
-        Ok(Self { url: cluster.url.clone(), cluster: Some(cluster) })
+        let (url, leave) = (cluster.url.clone(), CancellationToken::new());
+        let task = tokio::spawn(tend(cluster, leave.clone()));
+        Ok(Self { url, private: Some(Tended { leave, task }) })
     }
 
     /// Connects with at most `connections`, migrates, and puts the server's rules on top; for a command that ends.
@@ -55,8 +70,29 @@ impl Database {
 
     /// Gives up the share; the last one stops the cluster, which takes a moment.
     pub async fn close(self) {
-        let _ = tokio::task::spawn_blocking(move || drop(self.cluster)).await;
+        if let Some(private) = self.private {
+            private.leave.cancel();
+            let _ = private.task.await;
+        }
     }
+}
+
+/// Keeps the cluster running until it is left.
+async fn tend(mut cluster: PrivatePostgres, leave: CancellationToken) {
+    while timeout(LOOK, leave.cancelled()).await.is_err() {
+        let looked = spawn_blocking(move || {
+            let outcome = cluster.revive();
+            (cluster, outcome)
+        });
+        let Ok((back, outcome)) = looked.await else { return };
+        cluster = back;
+        match outcome {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the private Postgres had died and was started again"),
+            Err(error) => tracing::error!("the private Postgres died and can't be started: {error:#}"),
+        }
+    }
+    let _ = spawn_blocking(move || drop(cluster)).await;
 }
 
 /// A binary that runs from its clone (`target/debug/driftless`) may use what `npm ci` brought there.

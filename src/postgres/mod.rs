@@ -80,6 +80,25 @@ pub fn open(options: &Options) -> Result<PrivatePostgres> {
     Ok(PrivatePostgres { url, cluster, users, child })
 }
 
+impl PrivatePostgres {
+    /// Starts the cluster again if it died under us, as the out-of-memory killer would have it. Answers whether it had to.
+    #[allow(dead_code, reason = "xtask shares this module; its cluster need not outlive a crash")]
+    pub fn revive(&mut self) -> Result<bool> {
+        if self.cluster.postmaster().is_some() {
+            return Ok(false);
+        }
+        let _turn = locked(&self.cluster.lock_path(), FlockOperation::LockExclusive)?;
+        if self.cluster.postmaster().is_some() {
+            return Ok(false);
+        }
+        let (_, child) = self.cluster.start()?;
+        if let Some(mut dead) = std::mem::replace(&mut self.child, child) {
+            let _ = dead.wait();
+        }
+        Ok(true)
+    }
+}
+
 impl Drop for PrivatePostgres {
     fn drop(&mut self) {
         // Whoever can't take its turn leaves the cluster running; the next start adopts it.

@@ -70,6 +70,21 @@ async fn after_a_power_cut_the_next_start_recovers() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_dies_under_a_running_server_is_started_again() {
+    let data = DataDir::new();
+    let (process, base) = Process::serve(&data.path(), &[]);
+    let postmaster = data.postmaster().unwrap();
+    kill(postmaster, Signal::KILL);
+    until("another cluster runs and is ready", || async {
+        let answer = reqwest::get(format!("{base}/readyz")).await.unwrap();
+        (data.postmaster() != Some(postmaster) && answer.status() == 200).then_some(())
+    })
+    .await;
+    assert!(process.terminate().success());
+    assert_eq!(data.postmaster(), None);
+}
+
+#[tokio::test]
 async fn a_process_id_that_went_to_another_process_does_not_stop_the_start() {
     let data = DataDir::new();
     let (first, _) = Process::serve(&data.path(), &[]);
