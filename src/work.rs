@@ -6,7 +6,7 @@ use anyhow::Result;
 use driftless_domain::{audit, config::Settings};
 use tokio_util::sync::CancellationToken;
 
-use crate::{database::Database, serve::stop_on_signal};
+use crate::{database::Database, say, serve::stop_on_signal};
 
 /// Enough for the jobs of one process; a private cluster allows 100 for all.
 const CONNECTIONS: u32 = 16;
@@ -24,6 +24,7 @@ pub async fn work(settings: Settings, until_idle: bool) -> Result<()> {
 
 async fn run(database: &Database, settings: Settings, until_idle: bool, stop: CancellationToken) -> Result<()> {
     let (domain, process) = database.leased(settings, CONNECTIONS).await?;
+    say(&format!("Driftless works as {}", process.name()))?;
     if until_idle {
         let (process, stop) = (process.clone(), stop.clone());
         tokio::spawn(async move {

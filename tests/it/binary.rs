@@ -118,6 +118,15 @@ async fn migrating_twice_is_as_good_as_once() {
     database.drop_now().await;
 }
 
+#[tokio::test]
+async fn a_worker_that_is_to_stop_when_idle_stops_by_itself() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let folder = data.path();
+    let ended = run(driftless(&["work", "--until-idle"], &settings(&database, folder.to_str().unwrap())), "");
+    assert!(ended.status.success(), "{}", ended.err);
+    database.drop_now().await;
+}
+
 #[test]
 fn the_openapi_document_needs_neither_settings_nor_database() {
     let ended = run(driftless(&["openapi"], &[("DRIFTLESS_DATABASE_URL", "nonsense")]), "");

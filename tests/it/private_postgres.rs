@@ -13,15 +13,18 @@ async fn is_ready(base: &str) {
 }
 
 #[tokio::test]
-async fn processes_on_one_data_folder_share_a_cluster_that_the_last_one_stops() {
+async fn server_and_worker_on_one_data_folder_share_a_cluster_that_the_last_one_stops() {
     let data = DataDir::new();
-    let (first, _) = Process::serve(&data.path(), &[]);
+    let (server, _) = Process::serve(&data.path(), &[]);
     let postmaster = data.postmaster().expect("the private Postgres runs");
-    let (second, base) = Process::serve(&data.path(), &[]);
-    assert_eq!(data.postmaster(), Some(postmaster));
-    assert!(first.terminate().success());
+    let worker = Process::work(&data.path(), &[]);
+    assert!(server.terminate().success());
+    assert_eq!(data.postmaster(), Some(postmaster), "the worker still uses it");
+    let (server, base) = Process::serve(&data.path(), &[]);
+    assert!(worker.terminate().success());
+    assert_eq!(data.postmaster(), Some(postmaster), "the server still uses it");
     is_ready(&base).await;
-    assert!(second.terminate().success());
+    assert!(server.terminate().success());
     assert_eq!(data.postmaster(), None);
 }
 

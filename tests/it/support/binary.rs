@@ -87,6 +87,14 @@ impl Process {
         (process, base)
     }
 
+    /// `work`, once it works.
+    pub fn work(data: &Path, more: &[(&str, &str)]) -> Self {
+        let settings = [("DRIFTLESS_DATA_DIR", data.to_str().unwrap())];
+        let process = Self::start(driftless(&["work"], &[&settings, more].concat()));
+        process.wait_for_line("Driftless works as ");
+        process
+    }
+
     /// What follows `beginning` on the line of standard output that starts with it.
     pub fn wait_for_line(&self, beginning: &str) -> String {
         let end = Instant::now() + LIMIT;
