@@ -1,21 +1,596 @@
-//! The engine: what a job does for a run.
+//! Running the sync of a folder remote: scan, plan, carry out, account for every action.
 //!
-//! Invariant: a run that this takes is ended, handed back or left to the next job, never forgotten.
+//! Invariant: a run changes nothing that its plan does not hold, and ends well only when each action of the plan was carried out
+//! or is named with the reason why not. What is done is in the baseline, so whoever takes the run over plans only the
+//! rest. Contents that may be somebody's only copy reach the history before they leave the disk.
+//! Left out: a run's states (`runs`), the decisions (`sync::plan`), and how files are replaced (`remotes`).
 
-use uuid::Uuid;
+mod download;
+mod hands;
+mod ledger;
+mod preview;
+mod recover;
+mod steps;
+mod upload;
+mod view;
 
-use crate::{
-    Domain,
-    runs::{self, Error, Job, Started},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-/// Executes the run for the job that speaks of it. Finding nothing to do is success.
-pub async fn run_sync(domain: &Domain, run: Uuid, job: Job) -> Result<(), Error> {
-    match runs::start(domain, run, job).await? {
-        Started::Done => Ok(()),
-        Started::Remote(execution) => {
-            execution.fail("remote.not_allowed", "this server syncs no remotes", true).await?;
-            Ok(())
+use driftless_sync::{
+    conflict::{self, Policy},
+    deletions,
+    hash::ContentHash,
+    manifest::Content,
+    path::TreePath,
+    plan::{self, Action, Deletion, Plan, Rules, Side},
+};
+use uuid::Uuid;
+
+use self::{
+    hands::Hands,
+    view::{Device, View},
+};
+use crate::{
+    Domain, Tx,
+    baselines::{self, Baseline},
+    commit::Origin,
+    db,
+    error::{Fault, Kind},
+    ingest,
+    remotes::{
+        Lost, clash,
+        folder::{Fingerprint, Folder},
+        identity,
+        scan::{Eyes, Gauge, Reason, Scan, Unknown, scan},
+    },
+    runs::{self, Counts, Execution, HeldDeletion, LeftOut, Progress, Signal, Started},
+    schedules::{Direction, Resolution},
+    store, tree,
+};
+
+/// How often a run plans anew for what was changed under its hands.
+const ROUNDS: usize = 3;
+/// Threads that scan and hash.
+const SCANNERS: usize = 4;
+/// How often progress is shown, and heard whether to go on.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Why a run broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run, or the worker's claim on it.
+    #[error(transparent)]
+    Run(#[from] runs::Error),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+    /// A change of the tree.
+    #[error(transparent)]
+    Commit(#[from] crate::commit::Error),
+    /// The tree could not be read.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// Contents could not be taken in.
+    #[error(transparent)]
+    Ingest(#[from] ingest::Error),
+    /// Contents could not be read from the store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The device is gone, or no folder remote.
+    #[error("the device is gone, or is no folder of this server")]
+    NoDevice,
+    /// A path in the database breaks the rules of paths.
+    #[error("a path of this device can't be")]
+    Path(#[from] driftless_sync::path::PathError),
+    /// The device's ignore list can't be used.
+    #[error("the ignore list of this device can't be used")]
+    Ignore(#[from] driftless_sync::ignore::IgnoreError),
+    /// The folder must not be touched; only a dry run fails of it, others are held.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The folder can't be listed.
+    #[error("the folder can't be read")]
+    Unreadable,
+    /// The disk refused a change.
+    #[error("{path}: {problem}")]
+    Disk {
+        /// Where.
+        path: String,
+        /// What it said.
+        problem: String,
+    },
+    /// A part of the work broke.
+    #[error("a task of the run broke off")]
+    Task(#[from] tokio::task::JoinError),
+    /// Told to stop.
+    #[error("the run was told to stop")]
+    Stopped(Stop),
+}
+
+/// Why a run was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A person cancelled it.
+    Cancelled,
+    /// The worker drains or has lost its claim.
+    Draining,
+    /// Another worker has the run.
+    Superseded,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(e: sqlx::Error) -> Self {
+        Error::Database(e.into())
+    }
+}
+
+impl Error {
+    /// Another worker has taken the run over, or it has ended: there is nothing left to write about it.
+    fn is_superseded(&self) -> bool {
+        matches!(
+            self,
+            Error::Run(runs::Error::Superseded)
+                | Error::Commit(crate::commit::Error::FenceLost | crate::commit::Error::DeviceGone)
+                | Error::Stopped(Stop::Superseded)
+        )
+    }
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Run(e) => e.kind(),
+            Error::Database(e) => e.kind(),
+            Error::Commit(e) => e.kind(),
+            Error::Tree(e) => e.kind(),
+            Error::Ingest(e) => e.kind(),
+            Error::Store(e) => e.kind(),
+            Error::NoDevice => Kind::NotFound,
+            Error::Path(_) | Error::Ignore(_) => Kind::Invalid,
+            Error::Lost(_) => Kind::Conflict,
+            Error::Unreadable | Error::Disk { .. } | Error::Stopped(_) => Kind::Unavailable,
+            Error::Task(_) => Kind::Internal,
         }
     }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Error::Run(e) => e.code(),
+            Error::Database(e) => e.code(),
+            Error::Commit(e) => e.code(),
+            Error::Tree(e) => e.code(),
+            Error::Ingest(e) => e.code(),
+            Error::Store(e) => e.code(),
+            Error::NoDevice => "device.not_found",
+            Error::Path(e) => e.code(),
+            Error::Ignore(e) => e.code(),
+            Error::Lost(e) => e.code(),
+            Error::Unreadable => "remote.unreadable",
+            Error::Disk { .. } => "remote.disk",
+            Error::Task(_) => "internal",
+            Error::Stopped(_) => "run.stopped",
+        }
+    }
+}
+
+/// How far the run is, and whether to go on; shared with the threads that do the work.
+#[derive(Debug, Default)]
+struct Meter {
+    scan: Gauge,
+    stop: AtomicU8,
+    files: AtomicU64,
+    files_of: AtomicU64,
+    bytes: AtomicU64,
+    bytes_of: AtomicU64,
+}
+
+impl Meter {
+    fn stop(&self, why: Stop) {
+        let code = match why {
+            Stop::Cancelled => 1,
+            Stop::Draining => 2,
+            Stop::Superseded => 3,
+        };
+        self.stop.store(code, Relaxed);
+        self.scan.cancel.store(true, Relaxed);
+    }
+
+    fn stopped(&self) -> Option<Stop> {
+        match self.stop.load(Relaxed) {
+            0 => None,
+            1 => Some(Stop::Cancelled),
+            2 => Some(Stop::Draining),
+            _ => Some(Stop::Superseded),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let number = |n: &AtomicU64| n.load(Relaxed) as i64;
+        match number(&self.files_of) {
+            // Before there is a plan: what the scan has seen.
+            0 => Progress {
+                files_done: number(&self.scan.names),
+                bytes_done: number(&self.scan.bytes),
+                ..Progress::default()
+            },
+            files_total => Progress {
+                files_done: number(&self.files),
+                files_total,
+                bytes_done: number(&self.bytes),
+                bytes_total: number(&self.bytes_of),
+            },
+        }
+    }
+}
+
+/// What was done, and what was not.
+#[derive(Debug, Default)]
+struct Tally {
+    counts: Counts,
+    /// Actions that were not carried out because something changed meanwhile: a next plan sees it.
+    later: Vec<LeftOut>,
+    /// The first failure of an action on the disk, and how many there were.
+    failed: Option<(String, String)>,
+    failures: usize,
+    /// Chains of the round in which a step was not done.
+    broken: HashSet<TreePath>,
+}
+
+impl Tally {
+    /// The action is left to the next plan, and with it those that rely on it.
+    fn later(&mut self, action: &Action, reason: &str) {
+        self.broken.extend(action.chain.clone());
+        self.later.push(LeftOut { path: action.path.to_string(), reason: reason.to_owned(), planned: true });
+    }
+
+    fn fail(&mut self, action: &Action, problem: impl ToString) {
+        self.broken.extend(action.chain.clone());
+        self.failures += 1;
+        self.failed.get_or_insert_with(|| (action.path.to_string(), problem.to_string()));
+    }
+}
+
+enum End {
+    Done,
+    Held(Vec<HeldDeletion>),
+}
+
+/// Carries out the run of a job. An error says that even the run's state could not be written: the job is to be repeated.
+pub async fn run_sync(domain: &Domain, run: Uuid, job: runs::Job) -> Result<(), Error> {
+    match runs::start(domain, run, job).await? {
+        Started::Done => Ok(()),
+        Started::Remote(execution) => Run::new(domain, *execution).carry_out().await,
+    }
+}
+
+/// One attempt at a run.
+struct Run<'a> {
+    domain: &'a Domain,
+    execution: Arc<Execution>,
+    origin: Origin,
+    meter: Arc<Meter>,
+    tally: Tally,
+    left_out: Vec<LeftOut>,
+}
+
+/// What a round works with.
+struct Round {
+    device: Arc<Device>,
+    view: View,
+    hands: Arc<Hands>,
+}
+
+impl<'a> Run<'a> {
+    fn new(domain: &'a Domain, execution: Execution) -> Self {
+        let (device, run, fence) = (execution.device(), execution.id(), execution.fence());
+        Run {
+            domain,
+            execution: Arc::new(execution),
+            origin: Origin::Run { device, run, fence },
+            meter: Arc::default(),
+            tally: Tally::default(),
+            left_out: Vec::new(),
+        }
+    }
+
+    async fn carry_out(mut self) -> Result<(), Error> {
+        let ended = self.attempt_watched().await;
+        let (counts, left_out) = (self.tally.counts, self.left_out);
+        let execution = Arc::into_inner(self.execution).expect("the attempt, which shared it, is over");
+        let run = execution.id();
+        match ended {
+            Ok(End::Done) => drop(execution.succeed(&counts, &left_out).await?),
+            Ok(End::Held(deletions)) => execution.hold(&deletions, &counts, &left_out).await?,
+            Err(Error::Stopped(Stop::Cancelled)) => execution.cancelled(&counts, &left_out).await?,
+            Err(Error::Stopped(Stop::Draining)) => execution.requeue(0).await?,
+            Err(e) if e.is_superseded() => tracing::info!(%run, "another worker has this run"),
+            Err(e) => {
+                tracing::warn!(%run, error = &e as &dyn std::error::Error, "an attempt of the run failed");
+                let hopeless = matches!(e.kind(), Kind::Invalid | Kind::NotFound | Kind::Forbidden | Kind::Conflict);
+                execution.fail(e.code(), &describe(&e), hopeless).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The attempt, beside a look each tick at whether to go on.
+    async fn attempt_watched(&mut self) -> Result<End, Error> {
+        let meter = self.meter.clone();
+        let watch = self.execution.clone();
+        let look = async {
+            let mut tick = tokio::time::interval(TICK);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = tick.tick() => {}
+                    () = watch.stop().cancelled() => meter.stop(Stop::Draining),
+                }
+                match watch.progress(&meter.progress()).await {
+                    Ok(Signal::Continue) => {}
+                    Ok(Signal::Cancel) => meter.stop(Stop::Cancelled),
+                    Err(runs::Error::Superseded) => meter.stop(Stop::Superseded),
+                    // A database that is away for a moment shows at the next commit.
+                    Err(e) => tracing::warn!(error = &e as &dyn std::error::Error, "progress could not be shown"),
+                }
+                if meter.stopped().is_some() {
+                    return std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            ended = self.attempt() => ended,
+            () = look => unreachable!("looking never ends by itself"),
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<End, Error> {
+        let mut tx = self.execution.begin().await?;
+        let device = Arc::new(Device::load(&mut tx, self.execution.device()).await?);
+        drop(tx);
+        let mut recovered = self.execution.is_dry_run();
+        for round in 1.. {
+            let folder = match self.open(&device).await {
+                Err(Error::Lost(lost)) if !self.execution.is_dry_run() => return Ok(self.hold_whole(&device, lost)),
+                other => other?,
+            };
+            let mut r = self.look(&device, folder, &mut recovered).await?;
+            let mut plan = self.plan(&mut r).await?;
+            let held = self.safety(&r, &mut plan).await?;
+            self.record_plan(&r, &plan, &held).await?;
+            if self.execution.is_dry_run() {
+                return Ok(End::Done);
+            }
+            self.tally.broken.clear();
+            self.execute(&mut r, plan).await?;
+            if let Some((path, problem)) = self.tally.failed.take() {
+                let more = self.tally.failures - 1;
+                let problem = if more > 0 { format!("{problem} (and {more} more like it)") } else { problem };
+                return Err(Error::Disk { path, problem });
+            }
+            if self.tally.later.is_empty() || round == ROUNDS {
+                self.left_out.append(&mut self.tally.later);
+                return Ok(if held.is_empty() { End::Done } else { End::Held(held) });
+            }
+            self.tally.later.clear();
+        }
+        unreachable!("the last round returns")
+    }
+
+    /// The folder is not the one that was registered: nothing is planned, a person looks.
+    fn hold_whole(&mut self, device: &Device, lost: Lost) -> End {
+        let reason = lost.code().to_owned();
+        self.left_out.push(LeftOut { path: device.base.to_string(), reason, planned: false });
+        End::Held(Vec::new())
+    }
+
+    async fn open(&self, device: &Arc<Device>) -> Result<Folder, Error> {
+        let (settings, device) = (self.domain.settings().clone(), device.clone());
+        Ok(tokio::task::spawn_blocking(move || identity::open(&settings, &device.place)).await??)
+    }
+
+    /// Scans the device and reads what tree and baseline say.
+    async fn look(&mut self, device: &Arc<Device>, folder: Folder, recovered: &mut bool) -> Result<Round, Error> {
+        let mut tx = self.execution.begin().await?;
+        let agreed = baselines::of_device(&mut tx, self.execution.actor(), device.id).await?;
+        drop(tx);
+        let top = folder.again().map_err(|_| Error::Unreadable)?;
+        let (mut scan, agreed) = self.scan(device, folder, agreed).await?;
+        if scan.unknown.iter().any(|u| u.path.as_ref().is_some_and(|p| p.is_root())) {
+            return Err(Error::Unreadable);
+        }
+        let leftovers = std::mem::take(&mut scan.leftovers);
+        let mut tx = self.execution.begin().await?;
+        let nodes = view::entries(&mut tx, self.execution.actor(), device).await?;
+        drop(tx);
+        let (d, run) = (device.clone(), self.execution.id());
+        let mut r = tokio::task::spawn_blocking(move || {
+            let clashes = clashes(&d, &top, &scan, &nodes);
+            let spellings = spellings(&d, &agreed, &scan);
+            let view = View::new(&d, scan, clashes, &agreed, nodes);
+            let hands = Hands::new(top, d.base.clone(), spellings, run);
+            Round { device: d, view, hands: Arc::new(hands) }
+        })
+        .await?;
+        self.left_out = r
+            .view
+            .unknown
+            .iter()
+            .map(|u| LeftOut { path: u.shown.clone(), reason: u.reason.code().to_owned(), planned: false })
+            .collect();
+        // What was ignored on purpose does not crowd out what a person should see.
+        self.left_out.sort_by_key(|l| l.reason == Reason::Ignored.code());
+        self.tally.counts.skipped = self.left_out.len() as i64;
+        if !std::mem::replace(recovered, true) {
+            recover::leftovers(self, &mut r, leftovers).await?;
+        }
+        Ok(r)
+    }
+
+    async fn scan(
+        &self,
+        device: &Arc<Device>,
+        folder: Folder,
+        agreed: Vec<Baseline>,
+    ) -> Result<(Scan, Vec<Baseline>), Error> {
+        let (device, meter) = (device.clone(), self.meter.clone());
+        let scanned = tokio::task::spawn_blocking(move || {
+            let known = known_files(&device, &agreed);
+            let eyes = Eyes {
+                ignored: &|path, folder| device.leaves_out(path, folder),
+                known: &|path| known.get(path).copied(),
+                gauge: &meter.scan,
+                threads: SCANNERS,
+            };
+            scan(folder, &eyes).map(|scan| (scan, agreed))
+        });
+        scanned.await?.map_err(|_| Error::Stopped(self.meter.stopped().unwrap_or(Stop::Draining)))
+    }
+
+    async fn plan(&self, r: &mut Round) -> Result<Plan, Error> {
+        let options = self.execution.options();
+        let mut tx = self.execution.begin().await?;
+        let rules = Rules {
+            direction: match options.direction {
+                Direction::Both => plan::Direction::Both,
+                Direction::Upload => plan::Direction::Upload,
+                Direction::Download => plan::Direction::Download,
+            },
+            policy: match options.resolve_conflicts {
+                Resolution::KeepNewest => Policy::KeepNewest,
+                Resolution::KeepLocal => Policy::KeepLocal,
+                Resolution::KeepServer => Policy::KeepServer,
+                Resolution::KeepBoth => Policy::KeepBoth,
+                Resolution::Ask => Policy::Ask,
+            },
+            sync_deletions: options.sync_deletions,
+            now: tx.now().await?,
+            device_name: r.device.name.clone(),
+        };
+        drop(tx);
+        let view = &mut r.view;
+        let sides = [&mut view.base, &mut view.device, &mut view.server].map(std::mem::take);
+        let (plan, [base, device, server]) = tokio::task::spawn_blocking(move || {
+            let [base, device, server] = &sides;
+            (plan::plan(base, device, server, &rules), sides)
+        })
+        .await?;
+        (view.base, view.device, view.server) = (base, device, server);
+        Ok(plan)
+    }
+
+    /// Takes the deletions out of the plan that wait for a person, and answers them.
+    async fn safety(&self, r: &Round, plan: &mut Plan) -> Result<Vec<HeldDeletion>, Error> {
+        let approved: HashSet<HeldDeletion> = self.execution.approved().await?.into_iter().collect();
+        let approved: HashSet<Deletion> =
+            plan.deletions().filter(|d| approved.contains(&to_hold(d))).cloned().collect();
+        let mut tx = self.execution.begin().await?;
+        let last_hour = deleted_last_hour(&mut tx, r.device.id).await?;
+        let sides = (&r.view.base, &r.view.device, &r.view.server);
+        Ok(deletions::hold(plan, sides, last_hour, &approved).iter().map(to_hold).collect())
+    }
+
+    async fn record_plan(&mut self, r: &Round, plan: &Plan, held: &[HeldDeletion]) -> Result<(), Error> {
+        let counts = plan.counts();
+        let executed = self.tally.counts.executed;
+        self.meter.files_of.store(executed as u64 + plan.actions.len() as u64, Relaxed);
+        self.meter
+            .bytes_of
+            .store(self.meter.bytes.load(Relaxed) + counts.upload_bytes + counts.download_bytes, Relaxed);
+        let settled = plan.conflicts.iter().filter(|c| c.outcome != conflict::Outcome::Open).count();
+        self.tally.counts.conflicts += settled as i64;
+        let planned = executed + plan.actions.len() as i64;
+        let changes = planned + held.len() as i64;
+        Ok(self.execution.planned(planned, changes, preview::preview(plan, held, &r.device)).await?)
+    }
+
+    /// Breaks off between two steps when the run was told to stop, or is no longer ours. Called before the disk is changed:
+    /// what a worker does that lost its run is safe, but better left undone.
+    async fn go_on(&self) -> Result<(), Error> {
+        match self.meter.stopped() {
+            Some(why) => Err(Error::Stopped(why)),
+            None => Ok(drop(self.execution.begin().await?)),
+        }
+    }
+}
+
+fn describe(e: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
+    causes.fold(e.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn to_hold(deletion: &Deletion) -> HeldDeletion {
+    HeldDeletion {
+        side: match deletion.on {
+            Side::Device => runs::Side::Device,
+            Side::Server => runs::Side::Server,
+        },
+        path: deletion.path.to_string(),
+        version: deletion.version.unwrap_or(0),
+    }
+}
+
+async fn deleted_last_hour(tx: &mut Tx, device: i64) -> Result<u64, Error> {
+    let files: i64 = sqlx::query_scalar(
+        "select coalesce(sum(files), 0)::bigint from deletions
+         where device_id = $1 and minute > queue.now() - interval '1 hour'",
+    )
+    .bind(device)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(files as u64)
+}
+
+/// The paths of the tree that this device's file system can't hold beside others.
+fn clashes(device: &Device, top: &Folder, scan: &Scan, nodes: &[tree::Node]) -> Vec<Unknown> {
+    let there: HashSet<_> = scan.found.iter().map(|f| &f.path).collect();
+    let tree: Vec<_> = nodes.iter().filter_map(|n| n.path.relative_to(&device.base)).collect();
+    if tree.iter().all(|path| there.contains(path)) {
+        return Vec::new();
+    }
+    let mut known = HashMap::new();
+    clash::clashes(scan, &tree, &mut |folder| {
+        *known.entry(folder.clone()).or_insert_with(|| {
+            // A folder that is yet to be made will be like the nearest one above it.
+            let mut at = top.again();
+            for name in folder.segments() {
+                match at.as_ref().map(|at| at.enter(name)) {
+                    Ok(Ok(next)) => at = Ok(next),
+                    _ => break,
+                }
+            }
+            at.is_ok_and(|at| clash::folds(&at))
+        })
+    })
+}
+
+/// The fingerprints of the baseline, by paths below the device's folder.
+fn known_files(device: &Device, agreed: &[Baseline]) -> HashMap<TreePath, (Fingerprint, ContentHash)> {
+    let known = agreed.iter().filter_map(|row| {
+        let (print, path) = (row.held.fingerprint?, row.held.path.relative_to(&device.base)?);
+        let Content::File(file) = &row.content else { return None };
+        let (size, inode) = (print.size as u64, print.inode as u64);
+        Some((path, (Fingerprint { size, inode, mtime_ns: print.mtime_ns, ctime_ns: print.ctime_ns }, file.hash)))
+    });
+    known.collect()
+}
+
+/// How the device writes names: as the scan found them, else as they were when they were last there.
+fn spellings(device: &Device, agreed: &[Baseline], scan: &Scan) -> HashMap<TreePath, Box<str>> {
+    let kept = agreed.iter().filter_map(|row| Some((row.held.path.clone(), row.held.spelling.clone()?.into())));
+    let mut spellings: HashMap<_, Box<str>> = kept.collect();
+    for found in &scan.found {
+        let Ok(path) = found.path.below(&device.base) else { continue };
+        match &found.spelling {
+            Some(name) => drop(spellings.insert(path, name.clone())),
+            None => drop(spellings.remove(&path)),
+        }
+    }
+    spellings
 }

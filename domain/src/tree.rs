@@ -297,7 +297,7 @@ pub async fn below(tx: &mut Tx, actor: &Actor, path: &TreePath) -> Result<Vec<No
     }
     let rows: Vec<Pathed> = sqlx::query_as(
         "with recursive t as (
-             select $2::bigint as id, 0::bigint as seq, 0::smallint as kind, ''::text as path
+             select $2::bigint as id, 0::bigint as seq, 0::smallint as kind, ''::text collate \"C\" as path
              union all
              select e.id, e.seq, e.kind, t.path || '/' || e.name from t cross join lateral (
                  select id, seq, kind, name from entries where user_id = $1 and parent_id = t.id and not deleted offset 0) e
@@ -382,7 +382,7 @@ pub(crate) async fn folder_paths(
     wanted.dedup();
     let rows: Vec<(i64, String, bool)> = sqlx::query_as(
         "with recursive up as (
-             select i as id, i as at, ''::text as path, false as deleted from unnest($2::bigint[]) u(i)
+             select i as id, i as at, ''::text collate \"C\" as path, false as deleted from unnest($2::bigint[]) u(i)
              union all
              select up.id, e.parent_id, '/' || e.name || up.path, up.deleted or e.deleted from up cross join lateral (
                  select parent_id, name, deleted from entries where user_id = $1 and id = up.at limit 1) e

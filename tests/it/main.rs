@@ -14,3 +14,4 @@ mod binary;
 mod health;
 mod jobs;
 mod private_postgres;
+mod remotes;

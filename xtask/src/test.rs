@@ -129,14 +129,3 @@ fn browser(root: &Path, server: &Path, report: &mut Report) {
     e2e.args(["run", "e2e"]).env("DRIFTLESS_BIN", server).env("PATH", path_with_postgres(root));
     report.tests("browser tests", &mut e2e);
 }
-
-/// The long form of the slice of faults that is a part of the tests.
-pub fn chaos(root: &Path, seed: Option<u64>, minutes: f64) -> Result<()> {
-    let mut command = cargo(root);
-    command.args(["test", "--locked", "--quiet", "--package", "driftless", "--test", "chaos", "--"]);
-    command.args(["--minutes", &minutes.to_string()]).env("PATH", path_with_postgres(root));
-    if let Some(seed) = seed {
-        command.args(["--seed", &seed.to_string()]);
-    }
-    run(&mut command)
-}

@@ -9,6 +9,8 @@ mod decide;
 mod state;
 mod write;
 
+pub(crate) use write::count_deletions;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},

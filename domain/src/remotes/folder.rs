@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 /// By what a file is recognised as untouched, without reading it. Times are nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Length in bytes.
     pub size: u64,

@@ -127,7 +127,7 @@ impl Lost {
 
 /// The queue of runs whose folders lie below the root `id`: only processes that see the root serve it.
 pub fn queue(root: Uuid) -> String {
-    format!("folder:{}", root.simple())
+    format!("folder:{root}")
 }
 
 /// The ids of the allowed roots that this process sees, in the order of the setting. Blocks. A root without an id gets one

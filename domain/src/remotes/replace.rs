@@ -243,25 +243,27 @@ pub fn discard(folder: &Folder, aside: &str, seen: &Fingerprint) -> io::Result<b
 /// Moves a file that is still `planned` to a free name. `untouched` is false when it was saved in the last moment.
 pub fn shift(folder: &Folder, name: &str, target: &Folder, to: &str, planned: &Fingerprint) -> Result<Placed, Error> {
     expect(folder, name, planned)?;
-    shift_any(folder, name, target, to)?;
+    folder.rename_into_free(name, target, to).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => Error::Taken,
+        _ => gone(e),
+    })?;
     let stat = target.stat_name(to)?;
     Ok(Placed { stat, untouched: planned.same_but_renamed(&stat.print) })
 }
 
-/// Moves a folder, with all in it, to a free name.
-pub fn shift_folder(folder: &Folder, name: &str, target: &Folder, to: &str) -> Result<Stat, Error> {
-    if folder.stat_name(name).map_err(gone)?.kind != Kind::Folder {
+/// Sets time and executable bit of a file that is still `planned`.
+pub fn touch(folder: &Folder, name: &str, look: Dress, planned: &Fingerprint) -> Result<Placed, Error> {
+    let (file, stat) = folder.read(name).map_err(gone)?;
+    if stat.print != *planned {
         return Err(Error::Changed);
     }
-    shift_any(folder, name, target, to)?;
-    Ok(target.stat_name(to)?)
-}
-
-fn shift_any(folder: &Folder, name: &str, target: &Folder, to: &str) -> Result<(), Error> {
-    folder.rename_into_free(name, target, to).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => Error::Taken,
-        _ => gone(e),
-    })
+    let readable = (stat.mode & 0o444) >> 2;
+    let mode = if look.executable { stat.mode | readable | 0o100 } else { stat.mode & !0o111 };
+    dress(&file, mode, None, look.mtime_ns)?;
+    file.sync_all()?;
+    let now = stat_open(&file)?;
+    let untouched = (now.print.size, now.print.mtime_ns) == (stat.print.size, look.mtime_ns);
+    Ok(Placed { stat: now, untouched })
 }
 
 /// Creates a folder; one that is there already is as good.
@@ -481,6 +483,18 @@ mod tests {
         let staged = stage(&b.folder, b.namer, 1, look, Some(&stat), |f| f.write_all(b"#!")).unwrap();
         let (placed, _) = swap(&b.folder, staged, "f", &stat.print).unwrap();
         assert_eq!(placed.stat.mode, 0o750);
+    }
+
+    #[test]
+    fn time_and_executable_bit_are_set_in_place_unless_somebody_saved() {
+        let b = Bench::new();
+        let planned = b.save("f", "text");
+        let touched = touch(&b.folder, "f", Dress { executable: true, ..NEW }, &planned).unwrap();
+        assert!(touched.untouched && touched.stat.executable());
+        assert_eq!((touched.stat.print.mtime_ns, touched.stat.print.inode), (NEW.mtime_ns, planned.inode));
+        assert!(matches!(touch(&b.folder, "f", NEW, &planned), Err(Error::Changed)));
+        let touched = touch(&b.folder, "f", NEW, &touched.stat.print).unwrap();
+        assert!(!touched.stat.executable());
     }
 
     #[test]

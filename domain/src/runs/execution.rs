@@ -271,6 +271,11 @@ impl Execution {
         self.device
     }
 
+    /// Rises at every takeover; changes of the tree carry it.
+    pub fn fence(&self) -> i64 {
+        self.fence
+    }
+
     /// What the run may do.
     pub fn options(&self) -> Options {
         self.options

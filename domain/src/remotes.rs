@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is not proved absent is unknown, and what may be somebody's only copy is never unlinked.
 
+pub mod clash;
 pub mod folder;
 pub mod identity;
 pub mod replace;

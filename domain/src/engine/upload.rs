@@ -1,0 +1,262 @@
+//! From the device into the tree: many files an ingest, many changes a commit.
+//!
+//! Invariant: what is committed is byte for byte what the scan saw under that name, and nobody wrote to it while it was read.
+//! The next batch is read while one is committed.
+
+use std::{io, sync::atomic::Ordering::Relaxed};
+
+use bytes::Bytes;
+use driftless_sync::{
+    hash::ContentHash,
+    manifest::File,
+    path::TreePath,
+    plan::{Action, Side, Step},
+};
+use futures::{Stream, StreamExt};
+use tokio_util::io::ReaderStream;
+
+use super::{
+    Error, Round, Run,
+    hands::{Hands, Readable, SMALL, ToRead},
+    ledger::{Entry, Note},
+    steps::{TreeAction, baseline_of},
+    view,
+};
+use crate::{
+    commit::{Base, Change, OnConflict, Outcome},
+    ingest::{Contents, Ingest},
+    remotes::{folder::Stat, replace::Aside},
+};
+
+/// Files of a batch, and about how many bytes of small ones; a large file ends its batch.
+const BATCH_FILES: usize = 1000;
+const BATCH_BYTES: u64 = 24 << 20;
+/// Bytes of a large file that are read at once.
+const PIECE: usize = 1 << 20;
+/// How often a file that is still being written to is taken in again.
+const RESCUES: usize = 10;
+
+/// A file to be taken in.
+struct Item {
+    action: Action,
+    file: File,
+    read: ToRead,
+}
+
+impl Run<'_> {
+    pub(super) async fn upload(&mut self, r: &mut Round, actions: Vec<Action>) -> Result<(), Error> {
+        let mut items = Vec::with_capacity(actions.len());
+        for action in actions {
+            let Step::Write { file, from: (Side::Device, from), .. } = &action.step else { continue };
+            match r.view.ledger.device(from) {
+                Some(on) => {
+                    let read = ToRead { path: from.clone(), print: on.stat.print };
+                    items.push(Item { file: file.clone(), read, action });
+                }
+                None => self.tally.later(&action, "file.unstable"),
+            }
+        }
+        let mut batches = batches(items).into_iter();
+        let mut next = match batches.next() {
+            Some(batch) => Some(read(r, batch).await?),
+            None => None,
+        };
+        while let Some((batch, contents)) = next.take() {
+            self.go_on().await?;
+            let ahead = batches.next().map(|batch| tokio::spawn(read(r, batch)));
+            self.upload_batch(r, batch, contents).await?;
+            next = match ahead {
+                Some(ahead) => Some(ahead.await??),
+                None => None,
+            };
+        }
+        Ok(())
+    }
+
+    async fn upload_batch(
+        &mut self,
+        r: &mut Round,
+        batch: Vec<Item>,
+        read: Vec<Option<Readable>>,
+    ) -> Result<(), Error> {
+        let mut ingest = Ingest::new(self.domain, self.execution.actor());
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        for (item, readable) in batch.into_iter().zip(read) {
+            match self.take_in(&mut ingest, readable, &item.read, Some(item.file.hash)).await? {
+                Some(contents) => {
+                    bytes += contents.size();
+                    changes.push(put(r, item, contents));
+                }
+                None => self.tally.later(&item.action, "file.unstable"),
+            }
+        }
+        let ingested = ingest.finish().await?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let done = self.commit_actions(r, changes, Some(ingested)).await?;
+        self.tally.counts.uploaded += done.iter().filter(|done| **done).count() as i64;
+        self.tally.counts.bytes_uploaded += bytes as i64;
+        Ok(())
+    }
+
+    /// None: it is no longer what the scan saw.
+    async fn take_in(
+        &self,
+        ingest: &mut Ingest,
+        readable: Option<Readable>,
+        was: &ToRead,
+        hash: Option<ContentHash>,
+    ) -> Result<Option<Contents>, Error> {
+        let (contents, same) = match readable {
+            None => return Ok(None),
+            Some(Readable::Whole(bytes)) => {
+                self.meter.bytes.fetch_add(bytes.len() as u64, Relaxed);
+                let source = futures::stream::iter((!bytes.is_empty()).then_some(Ok::<_, io::Error>(bytes)));
+                (ingest.add(source).await?, true)
+            }
+            Some(Readable::Large(file)) => {
+                let again = file.try_clone().map_err(|e| super::steps::disk(&was.path, &e))?;
+                let contents = ingest.add(self.pieces(file)).await?;
+                (contents, Hands::unchanged(&again, &was.print))
+            }
+        };
+        Ok(Some(contents).filter(|contents| same && hash.is_none_or(|hash| hash == contents.hash())))
+    }
+
+    /// The bytes of an open file, counted, until the run is told to stop.
+    fn pieces(&self, file: std::fs::File) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+        let meter = self.meter.clone();
+        ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE).map(move |piece| {
+            if meter.stopped().is_some() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let piece = piece?;
+            meter.bytes.fetch_add(piece.len() as u64, Relaxed);
+            Ok(piece)
+        })
+    }
+
+    /// Puts what the device holds at these paths into history, beside what is current. Answers for each whether it is there.
+    pub(super) async fn keep(
+        &mut self,
+        r: &mut Round,
+        files: Vec<(TreePath, Stat, ContentHash)>,
+    ) -> Result<Vec<bool>, Error> {
+        let reads: Vec<ToRead> =
+            files.iter().map(|(path, stat, _)| ToRead { path: path.clone(), print: stat.print }).collect();
+        let (hands, list) = (r.hands.clone(), reads.clone());
+        let readable = tokio::task::spawn_blocking(move || hands.read(&list)).await?;
+        let mut ingest = Ingest::new(self.domain, self.execution.actor());
+        let (mut entries, mut kept) = (Vec::new(), Vec::with_capacity(files.len()));
+        for (((path, stat, hash), read), readable) in files.into_iter().zip(&reads).zip(readable) {
+            let contents = self.take_in(&mut ingest, readable, read, Some(hash)).await?;
+            kept.push(contents.is_some());
+            if let Some(contents) = contents {
+                entries.push(keep_aside(path, contents, &stat));
+            }
+        }
+        let ingested = ingest.finish().await?;
+        if !entries.is_empty() {
+            let outcomes = self.commit(r, &entries, Some(ingested)).await?;
+            let mut outcomes = outcomes.iter();
+            for kept in kept.iter_mut().filter(|kept| **kept) {
+                *kept = outcomes.next().is_some_and(|outcome| !matches!(outcome, Outcome::Refused(_)));
+            }
+        }
+        Ok(kept)
+    }
+
+    /// What came out of `path` is not what was planned: it goes into the file's history before it goes.
+    pub(super) async fn rescue(&mut self, r: &mut Round, path: &TreePath, aside: Aside) -> Result<(), Error> {
+        let folder = path.parent().unwrap_or_else(TreePath::root);
+        self.keep_temporary(r, &folder, &aside.name, path).await
+    }
+
+    /// Puts the file `name` of ours in `folder` into the history of `path`, then removes it.
+    pub(super) async fn keep_temporary(
+        &mut self,
+        r: &mut Round,
+        folder: &TreePath,
+        name: &str,
+        path: &TreePath,
+    ) -> Result<(), Error> {
+        for _ in 0..RESCUES {
+            let (hands, at, temporary) = (r.hands.clone(), folder.clone(), name.to_owned());
+            let opened = tokio::task::spawn_blocking(move || hands.open_temporary(&at, &temporary)).await?;
+            let (file, stat) = match opened {
+                Ok(opened) => opened,
+                // Whoever took the run over has dealt with it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(e) => return Err(super::steps::disk(path, &e)),
+            };
+            let mut ingest = Ingest::new(self.domain, self.execution.actor());
+            let contents = ingest.add(self.pieces(file)).await?;
+            let ingested = ingest.finish().await?;
+            let kept = self.commit(r, &[keep_aside(path.clone(), contents, &stat)], Some(ingested)).await?;
+            if let Some(Outcome::Refused(refusal)) = kept.first() {
+                return Err(Error::Disk { path: path.to_string(), problem: refusal.to_string() });
+            }
+            let (hands, at, temporary) = (r.hands.clone(), folder.clone(), name.to_owned());
+            let gone = tokio::task::spawn_blocking(move || hands.discard(&at, &temporary, &stat.print)).await?;
+            if gone.map_err(|e| super::steps::disk(path, &e))? {
+                return Ok(());
+            }
+        }
+        // Somebody goes on writing to it: it stays aside for the next run.
+        Ok(())
+    }
+}
+
+async fn read_batch(
+    hands: std::sync::Arc<Hands>,
+    batch: Vec<Item>,
+) -> Result<(Vec<Item>, Vec<Option<Readable>>), Error> {
+    let reads: Vec<ToRead> = batch.iter().map(|item| item.read.clone()).collect();
+    Ok((batch, tokio::task::spawn_blocking(move || hands.read(&reads)).await?))
+}
+
+fn read(
+    r: &Round,
+    batch: Vec<Item>,
+) -> impl Future<Output = Result<(Vec<Item>, Vec<Option<Readable>>), Error>> + Send + use<> {
+    read_batch(r.hands.clone(), batch)
+}
+
+fn batches(items: Vec<Item>) -> Vec<Vec<Item>> {
+    let mut batches = Vec::new();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for item in items {
+        let size = item.read.print.size;
+        bytes += size;
+        batch.push(item);
+        if bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES || size > SMALL {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+    }
+    batches.extend((!batch.is_empty()).then_some(batch));
+    batches
+}
+
+fn put(r: &Round, item: Item, contents: Contents) -> TreeAction {
+    let (held, with, after) = baseline_of(r, &item.action);
+    let path = item.action.path.clone();
+    let version = item.action.expects.as_ref().and_then(|node| node.version);
+    let note = Note::InTree { path: path.clone(), held: held.is_some() };
+    let change = Change::Put {
+        path,
+        contents,
+        modified_at: item.file.modified_at,
+        executable: item.file.executable,
+        base: version.map_or(Base::Absent, Base::Version),
+        on_conflict: OnConflict::Refuse,
+        held,
+    };
+    TreeAction { entry: Entry { change, note }, with, after, action: item.action }
+}
+
+fn keep_aside(path: TreePath, contents: Contents, stat: &Stat) -> Entry {
+    let (modified_at, executable) = (view::modified_at(stat), stat.executable());
+    Entry { change: Change::Keep { path, contents, modified_at, executable }, note: Note::Nothing }
+}
