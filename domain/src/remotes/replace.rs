@@ -452,7 +452,7 @@ mod tests {
         let planned = b.save("f", "old");
         let aside = set_aside(&b.folder, b.namer, 5, "f", &planned).unwrap();
         assert!(aside.as_planned);
-        assert_eq!(b.names(), [aside.name.clone()]);
+        assert_eq!(b.names(), std::slice::from_ref(&aside.name));
         b.save("f", "again");
         assert!(matches!(set_aside(&b.folder, b.namer, 5, "f", &planned), Err(Error::Changed)));
         let planned = b.folder.stat_name("f").unwrap().print;
