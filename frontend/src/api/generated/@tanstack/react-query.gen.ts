@@ -442,6 +442,24 @@ export const listSchedulesInfiniteOptions = (options?: Options<ListSchedulesData
     queryKey: listSchedulesInfiniteQueryKey(options)
 });
 
+export const previewScheduleQueryKey = (options: Options<PreviewScheduleData>) => createQueryKey('previewSchedule', options);
+
+/**
+ * The next dates of a rule, before it is stored
+ */
+export const previewScheduleOptions = (options: Options<PreviewScheduleData>) => queryOptions<PreviewScheduleResponse, PreviewScheduleError, PreviewScheduleResponse, ReturnType<typeof previewScheduleQueryKey>>({
+    queryFn: async ({ queryKey, signal }) => {
+        const { data } = await previewSchedule({
+            ...options,
+            ...queryKey[0],
+            signal,
+            throwOnError: true
+        });
+        return data;
+    },
+    queryKey: previewScheduleQueryKey(options)
+});
+
 /**
  * The next dates of a rule, before it is stored
  */

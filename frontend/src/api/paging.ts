@@ -1,0 +1,4 @@
+//! Lists come in pages.
+
+/** Entries of the largest page that the server gives. */
+export const MOST = 1_000

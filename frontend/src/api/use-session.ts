@@ -1,0 +1,7 @@
+//! The session as React sees it.
+import { useSyncExternalStore } from 'react'
+import { currentSession, onSession, type Session } from './session'
+
+export function useSession(): Session {
+  return useSyncExternalStore(onSession, currentSession)
+}
