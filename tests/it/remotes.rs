@@ -1,5 +1,6 @@
 //! Folder remotes: a folder of this machine and a user's tree are kept in step, whatever happens to either meanwhile.
 
+mod kills;
 mod place;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
@@ -402,4 +403,129 @@ fn walk(folder: &Path) -> (i64, usize) {
         }
     }
     (files, links)
+}
+
+#[tokio::test]
+async fn each_step_of_replacing_that_a_kill_interrupts_is_made_good() {
+    // What lies on the disk after each step: the file's own name, and one of our names beside it.
+    for (step, name, ours, whole) in [
+        ("while writing", Some("old"), Some("half of ne"), false),
+        ("when written", Some("old"), Some("new"), true),
+        ("when exchanged", Some("new"), Some("old"), true),
+        ("when exchanged with a file saved in the last moment", Some("new"), Some("saved"), true),
+        ("when the old one is gone", Some("new"), None, true),
+    ] {
+        let place = Place::with_both(&[("/d/f", "old"), ("/d/g", "g")]).await;
+        let run = place.sync().await;
+        place.put("/d/f", "new").await;
+        interrupt(&place, &run, name, ours, whole).await;
+        assert_eq!(place.sync().await.state, State::Succeeded, "{step}");
+        assert_eq!(place.disk(), text(&[("/d/f", "new"), ("/d/g", "g")]), "{step}");
+        assert_eq!(place.tree().await, place.disk(), "{step}");
+        let history = place.history("/d/f").await;
+        assert_eq!(history.iter().any(|t| t == "saved"), ours == Some("saved"), "{step}: {history:?}");
+        assert!(!history.iter().any(|t| t.starts_with("half")), "{step}: {history:?}");
+        place.assert_settled().await;
+    }
+}
+
+#[tokio::test]
+async fn each_step_of_deleting_that_a_kill_interrupts_is_made_good() {
+    for (step, name, ours) in [
+        ("when aside", None, Some("old")),
+        ("when aside with a file saved in the last moment", None, Some("saved")),
+        ("when aside, and saved anew", Some("anew"), Some("old")),
+        ("when gone", None, None),
+    ] {
+        let place = Place::with_both(&[("/f", "old"), ("/g", "g")]).await;
+        let run = place.sync().await;
+        let entry = place.entry("/f").await;
+        place.delete("/f").await;
+        interrupt_entry(&place, &run, "f", entry, name, ours, true);
+        assert_eq!(place.sync().await.state, State::Succeeded, "{step}");
+        let left = name.map_or_else(|| text(&[("/g", "g")]), |name| text(&[("/f", name), ("/g", "g")]));
+        assert_eq!((place.disk(), place.tree().await), (left.clone(), left), "{step}");
+        assert_eq!(place.ever("/f").await.iter().any(|t| t == "saved"), ours == Some("saved"), "{step}");
+        place.assert_settled().await;
+    }
+}
+
+async fn interrupt(place: &Place, run: &runs::Run, name: Option<&str>, ours: Option<&str>, whole: bool) {
+    let entry = place.entry("/d/f").await;
+    interrupt_entry(place, run, "d/f", entry, name, ours, whole);
+}
+
+fn interrupt_entry(
+    place: &Place,
+    run: &runs::Run,
+    path: &str,
+    entry: i64,
+    name: Option<&str>,
+    ours: Option<&str>,
+    whole: bool,
+) {
+    let suffix = if whole { "" } else { "-w" };
+    let aside = place.at(path).with_file_name(format!(".driftless-tmp-{}-{entry}{suffix}", run.id.simple()));
+    match (name, ours) {
+        (Some("old"), _) => {}
+        // The very file moves aside.
+        (_, Some("old")) => fs::rename(place.at(path), &aside).unwrap(),
+        _ => fs::remove_file(place.at(path)).unwrap(),
+    }
+    if let Some(name) = name.filter(|name| *name != "old") {
+        place.write(path, name);
+    }
+    if let Some(ours) = ours.filter(|ours| *ours != "old") {
+        fs::write(aside, ours).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn temporaries_of_strangers_stay_for_a_day() {
+    let place = Place::with_both(&[("/f", "f")]).await;
+    let stranger = place.at(&format!(".driftless-tmp-{}-1", uuid::Uuid::new_v4().simple()));
+    fs::write(&stranger, "another installation's").unwrap();
+    assert_eq!(place.sync().await.state, State::Succeeded);
+    assert!(stranger.exists());
+    assert_eq!(place.tree().await, text(&[("/f", "f")]));
+}
+
+#[tokio::test]
+async fn a_person_can_end_a_run_between_two_steps() {
+    let place = Place::with_both(&[("/f", "f")]).await;
+    for n in 0..50 {
+        place.write(&format!("new/{n}"), &n.to_string());
+    }
+    let run = place.cancelled_at_once().await;
+    assert_eq!(run.state, State::Cancelled, "{run:?}");
+    assert_eq!(place.sync().await.state, State::Succeeded);
+    assert_eq!(place.tree().await.len(), 51);
+}
+
+#[tokio::test]
+async fn an_unreadable_folder_is_unknown_to_the_shipped_worker() {
+    let place = Place::with_both(&[("/open/f", "1"), ("/closed/f", "2"), ("/secret", "3")]).await;
+    let close = |mode| {
+        for name in ["closed", "secret"] {
+            fs::set_permissions(place.at(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    close(0);
+    place.put("/closed/g", "new").await;
+    place.write("open/h", "4");
+    // Root reads everything, so the worker is somebody else: the folder is his, the closed parts are not readable.
+    let run = place.sync_as_nobody().await;
+    close(0o755);
+    assert_eq!(run.state, State::Succeeded, "{run:?}");
+    let left: Vec<_> = run.left_out.iter().map(|l| (l.path.as_str(), l.reason.as_str())).collect();
+    assert_eq!(left, [("/closed", "file.unreadable"), ("/secret", "file.unreadable")]);
+    let tree = text(&[("/open/f", "1"), ("/open/h", "4"), ("/closed/f", "2"), ("/closed/g", "new"), ("/secret", "3")]);
+    assert_eq!(place.tree().await, tree, "what can't be read is not gone");
+    assert!(!place.at("closed/g").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_at_any_moment_loses_doubles_and_halves_nothing() {
+    let kills = std::env::var("DRIFTLESS_TEST_KILLS").map_or(4, |text| text.parse().unwrap());
+    kills::hold(kills).await;
 }

@@ -44,16 +44,11 @@ impl Run<'_> {
     /// Carries out the whole plan.
     pub(super) async fn execute(&mut self, r: &mut Round, plan: Plan) -> Result<(), Error> {
         let moving: HashSet<&TreePath> = plan.actions.iter().map(|a| &a.path).collect();
-        let refreshed: Vec<Record> = r
-            .view
-            .stale
-            .iter()
-            .filter(|(path, there)| !moving.contains(path) && r.view.ledger.tree(path) == Some(*there))
-            .filter_map(|(path, _)| {
-                let known = r.view.base.entries.iter().find(|(p, _)| p == path)?;
-                Some(Record::Agree { path: path.clone(), content: known.1.content.clone() })
-            })
-            .collect();
+        let stale = std::mem::take(&mut r.view.stale);
+        let as_agreed = stale
+            .into_iter()
+            .filter(|(path, there, _)| !moving.contains(path) && r.view.ledger.tree(path) == Some(*there));
+        let refreshed: Vec<Record> = as_agreed.map(|(path, _, content)| Record::Agree { path, content }).collect();
         self.record(r, plan.records.iter().chain(&refreshed)).await?;
         let mut actions = plan.actions.into_iter().peekable();
         while let Some(first) = actions.next() {

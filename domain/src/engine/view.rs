@@ -55,7 +55,7 @@ pub struct View {
     /// The same, to be kept up to date.
     pub ledger: Ledger,
     /// Files that are as agreed, whose fingerprint or spelling the baseline does not have.
-    pub stale: Vec<(TreePath, InTree)>,
+    pub stale: Vec<(TreePath, InTree, Content)>,
     /// What is left out of this run, with the reason.
     pub unknown: Vec<Unknown>,
 }
@@ -181,7 +181,8 @@ impl View {
             let blind = file && on.settled && row.held.fingerprint != Some(fingerprint(&on.stat.print));
             let respelt = on.spelling.as_deref() != row.held.spelling.as_deref();
             if (blind || respelt) && held.get(path).is_some_and(|now| same(now, &row.content)) {
-                self.stale.push((path.clone(), InTree { entry: row.entry_id, version: row.version }));
+                let there = InTree { entry: row.entry_id, version: row.version };
+                self.stale.push((path.clone(), there, row.content.clone()));
             }
         }
     }

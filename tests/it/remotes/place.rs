@@ -21,13 +21,16 @@ use driftless_domain::{
     sessions, tree,
 };
 use driftless_queue::{Claim, JobId};
-use driftless_sync::path::TreePath;
+use driftless_sync::{hash::ContentHash, path::TreePath};
 use futures::TryStreamExt;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::App;
+use crate::support::{
+    App,
+    binary::{self, driftless},
+};
 
 /// One device with its schedule. The tree's folder is `base`.
 pub struct Place {
@@ -178,7 +181,7 @@ impl Place {
 
     /// Names that archives and desktops really produce.
     pub fn grow_odd_names(&self) {
-        for name in ["with space", "-rf", "emoji 🦀", "quote\"'`$(x)", "back\\slash", "dot.", "...", "e\u{301}"] {
+        for name in ["with space", "-rf", "emoji 🦀", "quote\"'`$(x)", "back\\slash", "dot.", "..."] {
             self.write(&format!("odd/{name}/{name}"), name);
         }
         self.write(&format!("odd/{}", "n".repeat(255)), "long");
@@ -265,6 +268,44 @@ impl Place {
         (file.modified_at, file.executable)
     }
 
+    /// The id of the entry at a path.
+    pub async fn entry(&self, path: &str) -> i64 {
+        let mut tx = self.domain().begin(&self.actor).await.unwrap();
+        tree::node(&mut tx, &self.actor, &TreePath::parse(path).unwrap()).await.unwrap().entry_id
+    }
+
+    /// All contents that any file of that name ever had, also those in the trash.
+    pub async fn ever(&self, path: &str) -> Vec<String> {
+        let name = path.rsplit('/').next().unwrap();
+        let versions: Vec<i64> = sqlx::query_scalar(
+            "select v.seq from versions v join entries e on e.user_id = v.user_id and e.id = v.entry_id
+             where e.name = $1 and v.sha256 is not null",
+        )
+        .bind(name)
+        .fetch_all(self.pool())
+        .await
+        .unwrap();
+        let mut tx = self.domain().begin(&self.actor).await.unwrap();
+        let mut texts = Vec::new();
+        for version in versions {
+            texts.push(self.text_of(&mut tx, version).await);
+        }
+        texts
+    }
+
+    /// The hashes of all contents in the history.
+    pub async fn all_contents(&self) -> std::collections::HashSet<ContentHash> {
+        let hashes: Vec<Vec<u8>> = sqlx::query_scalar("select sha256 from versions where sha256 is not null")
+            .fetch_all(self.pool())
+            .await
+            .unwrap();
+        hashes.iter().map(|hash| ContentHash::try_from(&hash[..]).unwrap()).collect()
+    }
+
+    pub fn pool(&self) -> &sqlx::PgPool {
+        self.domain().pool()
+    }
+
     pub async fn head(&self) -> i64 {
         let mut tx = self.domain().begin(&self.actor).await.unwrap();
         tree::head(&mut tx, &self.actor).await.unwrap().seq
@@ -279,11 +320,11 @@ impl Place {
 
     pub async fn run(&self, dry: bool) -> Run {
         let id = self.ask(dry).await;
-        self.work(id).await;
+        self.execute(id).await;
         self.finished(id).await
     }
 
-    async fn ask(&self, dry: bool) -> Uuid {
+    pub async fn ask(&self, dry: bool) -> Uuid {
         let mut tx = self.domain().begin(&self.actor).await.unwrap();
         let run = runs::run_now(&mut tx, &self.actor, self.schedule, dry).await.unwrap();
         tx.commit().await.unwrap();
@@ -305,7 +346,7 @@ impl Place {
         Claim { id, attempt, lease_token }
     }
 
-    async fn work(&self, run: Uuid) {
+    async fn execute(&self, run: Uuid) {
         let claim = self.claim(run).await;
         let job = Job { claim, cancel: CancellationToken::new() };
         engine::run_sync(self.domain(), run, job).await.unwrap();
@@ -315,6 +356,73 @@ impl Place {
     async fn complete(&self, claim: &Claim) {
         let mut conn = self.domain().pool().acquire().await.unwrap();
         driftless_queue::complete(&mut conn, claim).await.unwrap();
+    }
+
+    pub async fn state(&self, run: Uuid) -> State {
+        let mut tx = self.domain().begin(&self.actor).await.unwrap();
+        runs::get(&mut tx, &self.actor, run).await.unwrap().state
+    }
+
+    /// A run that its user ends as soon as a worker has taken it.
+    pub async fn cancelled_at_once(&self) -> Run {
+        let run = self.ask(false).await;
+        let claim = self.claim(run).await;
+        // The worker takes it, and the request comes before its first look.
+        sqlx::query(
+            "create function ask_to_cancel() returns trigger language plpgsql
+             as $$ begin new.cancel_requested := true; return new; end $$",
+        )
+        .execute(self.pool())
+        .await
+        .unwrap();
+        sqlx::query(
+            "create trigger ask_to_cancel before update on runs for each row
+             when (old.state = 'queued' and new.state = 'running') execute function ask_to_cancel()",
+        )
+        .execute(self.pool())
+        .await
+        .unwrap();
+        let job = Job { claim, cancel: CancellationToken::new() };
+        engine::run_sync(self.domain(), run, job).await.unwrap();
+        sqlx::query("drop trigger ask_to_cancel on runs").execute(self.pool()).await.unwrap();
+        self.complete(&claim).await;
+        self.finished(run).await
+    }
+
+    /// The shipped binary with this place's database, data and roots.
+    pub fn work(&self, arguments: &[&str]) -> Command {
+        let (data, roots) = (self.app.data_dir(), self.roots());
+        let settings = [
+            ("DRIFTLESS_DATABASE_URL", self.app.database.url.as_str()),
+            ("DRIFTLESS_DATA_DIR", data.to_str().unwrap()),
+            ("DRIFTLESS_REMOTE_ROOTS", roots.to_str().unwrap()),
+            ("DRIFTLESS_MIN_FREE", "0"),
+        ];
+        driftless(arguments, &settings)
+    }
+
+    /// One run, its folder worked on by a thread without rights where the test runs as root.
+    pub async fn sync_as_nobody(&self) -> Run {
+        let run = self.ask(false).await;
+        let (roots, data) = (self.roots(), self.app.data_dir());
+        let root = rustix::process::geteuid().is_root();
+        let mut command = self.work(&["work", "--until-idle"]);
+        if root {
+            for folder in [&roots, &data] {
+                let owner = Command::new("chown").args(["-R", "65534:65534"]).arg(folder).status().unwrap();
+                assert!(owner.success());
+            }
+            // Its own copy: the way to the build's may be closed to others.
+            let copy = roots.join("driftless");
+            fs::copy(env!("CARGO_BIN_EXE_driftless"), &copy).unwrap();
+            let mut other = Command::new("setpriv");
+            other.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy).args(["work", "--until-idle"]);
+            other.env_clear().envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+            command = other;
+        }
+        let ended = binary::run(command, "");
+        assert!(ended.status.success(), "{}{}", ended.out, ended.err);
+        self.finished(run).await
     }
 
     /// A run in the hands of the test instead of the engine.
@@ -359,7 +467,7 @@ impl Place {
 
     /// Goes on with a run that was approved.
     pub async fn resume(&self, run: &Run) -> Run {
-        self.work(run.id).await;
+        self.execute(run.id).await;
         self.finished(run.id).await
     }
 

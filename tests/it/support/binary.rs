@@ -118,6 +118,11 @@ impl Process {
         self.err.lock().unwrap().clone()
     }
 
+    /// The process id.
+    pub fn id(&self) -> i32 {
+        self.child.id() as i32
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         kill(self.child.id() as i32, signal);
     }
