@@ -18,6 +18,7 @@ use crate::{
     db::{self, Tx},
     error::{Fault, Kind},
     remotes,
+    tree::Cursor,
 };
 
 /// Longest device id and name, in characters.
@@ -230,7 +231,7 @@ impl From<Row> for Device {
             place: row.remote_path.map(Place::Folder),
             base_path: row.base_path,
             ignore_rules: row.ignore_rules,
-            cursor: cursor(row.cursor_epoch, row.cursor_seq),
+            cursor: Cursor { epoch: row.cursor_epoch, seq: row.cursor_seq }.to_string(),
             pending_changes: row.pending_changes,
             // Every policy there is decides at once, so no conflict waits for a person.
             conflicts: 0,
@@ -239,10 +240,6 @@ impl From<Row> for Device {
             created_at: row.created_at,
         }
     }
-}
-
-fn cursor(epoch: Uuid, seq: i64) -> String {
-    format!("{}.{seq}", epoch.simple())
 }
 
 /// The columns of [`Row`] from a page `d` of devices, which is limited before the join (a planner trap otherwise).

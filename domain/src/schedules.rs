@@ -336,12 +336,13 @@ struct Row {
 }
 
 impl Row {
-    fn show(self, now: DateTime<Utc>) -> Result<Schedule, Error> {
+    fn show(self, now: DateTime<Utc>) -> Schedule {
         // With jitter, a firing can still be ahead when its instant has passed.
         let from = self.next_run_at.map_or(now, |at| at - self.fields.jitter(self.id) - TimeDelta::microseconds(1));
-        let upcoming = self.fields.rule()?.upcoming(from, UPCOMING);
+        // A paused schedule's rule may be one that can't be read any more.
+        let upcoming = self.fields.rule().map(|rule| rule.upcoming(from, UPCOMING)).unwrap_or_default();
         let last_run = self.last_run_id.zip(self.last_state).zip(self.last_at);
-        Ok(Schedule {
+        Schedule {
             id: self.id,
             device_id: self.device_id,
             device_name: self.device_name,
@@ -353,7 +354,7 @@ impl Row {
             fields: self.fields,
             created_at: self.created_at,
             updated_at: self.updated_at,
-        })
+        }
     }
 }
 
@@ -436,7 +437,7 @@ pub async fn list(
     .bind(device)
     .fetch_all(&mut **tx)
     .await?;
-    rows.into_iter().map(|row| row.show(now)).collect()
+    Ok(rows.into_iter().map(|row| row.show(now)).collect())
 }
 
 /// One schedule.
@@ -447,7 +448,7 @@ pub async fn get(tx: &mut Tx, actor: &Actor, id: i64) -> Result<Schedule, Error>
         .bind(id)
         .fetch_optional(&mut **tx)
         .await?;
-    row.ok_or(Error::NotFound)?.show(now)
+    Ok(row.ok_or(Error::NotFound)?.show(now))
 }
 
 /// The next dates of a rule that isn't stored.

@@ -177,13 +177,10 @@ struct DevicePage {
 #[derive(Object)]
 struct PatchDevice {
     /// For people; null is the device's id.
-    #[oai(default)]
     device_name: MaybeUndefined<String>,
     /// Names that are not synced, in gitignore syntax.
-    #[oai(default)]
     ignore: MaybeUndefined<Vec<String>>,
     /// The folder of the tree that it is kept in step with; changing it starts the device anew. null is the root.
-    #[oai(default)]
     base_path: MaybeUndefined<String>,
 }
 

@@ -166,37 +166,26 @@ impl From<ScheduleRule> for Fields {
 #[derive(Object)]
 struct PatchSchedule {
     /// What makes it fire.
-    #[oai(default)]
     schedule_type: MaybeUndefined<Cadence>,
     /// Wall-clock time "HH:MM".
-    #[oai(default)]
     time_of_day: MaybeUndefined<String>,
     /// 0 = Monday to 6 = Sunday, for weekly.
-    #[oai(default)]
     day_of_week: MaybeUndefined<i32>,
     /// 1 to 31, for monthly; clamped to the last day of a shorter month.
-    #[oai(default)]
     day_of_month: MaybeUndefined<i32>,
     /// IANA name of the zone whose clocks count.
-    #[oai(default)]
     timezone: MaybeUndefined<String>,
     /// Whether deletions of one side are carried out on the other.
-    #[oai(default)]
     sync_deletions: MaybeUndefined<bool>,
     /// Who wins when both sides changed a file.
-    #[oai(default)]
     resolve_conflicts: MaybeUndefined<ConflictPolicy>,
     /// Which side a run may change.
-    #[oai(default)]
     direction: MaybeUndefined<SyncDirection>,
     /// What becomes of a firing that nobody was there for.
-    #[oai(default)]
     missed_run: MaybeUndefined<MissedRunPolicy>,
     /// What becomes of a firing while another run of the device runs or is held.
-    #[oai(default)]
     overlap: MaybeUndefined<OverlapPolicy>,
     /// Spreads firings over this many seconds after the time of day, 0 to 3600.
-    #[oai(default)]
     jitter_seconds: MaybeUndefined<i32>,
 }
 

@@ -146,6 +146,10 @@ pub async fn list(tx: &mut Tx, actor: &Actor, filter: &Filter) -> Result<Vec<Run
         (None, Some(schedule)) => (page_of!("schedule_id = $2"), Some(schedule)),
         (None, None) => (page_of!("$2::bigint is null"), None),
     };
+    // For a user whom the statistics don't know yet, the planner expects few rows and would fetch and sort them all.
+    sqlx::query("select set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)")
+        .execute(&mut **tx)
+        .await?;
     let rows: Vec<Row> = sqlx::query_as(sql)
         .bind(actor.user_id())
         .bind(key)

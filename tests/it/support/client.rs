@@ -97,3 +97,33 @@ impl App {
         send(if body.is_null() { request } else { request.json(&body) }).await
     }
 }
+
+impl App {
+    /// Registers a client device.
+    pub async fn device(&self, token: &str, device_id: &str) {
+        self.call(token, Method::POST, "/api/sync/register", json!({"device_id": device_id})).await.expect(200);
+    }
+
+    /// Makes a schedule; answers it.
+    pub async fn schedule(&self, token: &str, body: Value) -> Value {
+        self.call(token, Method::POST, "/api/sync/schedule/create", body).await.expect(200).json()
+    }
+}
+
+impl App {
+    /// A run as its owner sees it.
+    pub async fn run(&self, token: &str, id: &str) -> Value {
+        self.call(token, Method::GET, &format!("/api/sync/runs/{id}"), Value::Null).await.expect(200).json()
+    }
+
+    /// Waits until no job is due or running.
+    pub async fn idle(&self) {
+        super::until("the jobs are done", async || {
+            let left: i64 = self
+                .value("select count(*) from queue.jobs where lease_token is not null or run_at <= queue.now()")
+                .await;
+            (left == 0).then_some(())
+        })
+        .await;
+    }
+}

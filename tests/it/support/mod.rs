@@ -68,6 +68,29 @@ impl App {
         serve(domain, self.stop.clone()).await
     }
 
+    /// Another worker process's worth of work on the same database, until the app ends. Answers its rules and its lease.
+    pub async fn work(&self) -> Domain {
+        let pool = db::connect(&self.database.url, 10).await.unwrap();
+        let process = Process::start(&pool).await.unwrap();
+        let domain = Domain::new(pool, self.domain.settings().clone(), Some(process.clone()));
+        let (working, stop) = (domain.clone(), self.stop.clone());
+        tokio::spawn(async move { driftless_jobs::run(working, &process, stop).await });
+        domain
+    }
+
+    /// One value from this test's database, as its owner.
+    pub async fn value<T>(&self, sql: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(sql).fetch_one(self.domain.pool()).await.unwrap()
+    }
+
+    /// Runs statements on this test's database, as its owner.
+    pub async fn sql(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(self.domain.pool()).await.unwrap();
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.data.path().to_owned()
     }

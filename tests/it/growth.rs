@@ -1,0 +1,98 @@
+//! Statements over tables that grow: they must go by index on tables that were never analysed, for a new user and for one
+//! with many rows. Bounded by rows read, which do not depend on the machine.
+
+use driftless_domain::{Actor, Tx, devices, runs, schedules, sessions};
+use sqlx::Row;
+
+use crate::support::App;
+
+/// Many devices, schedules and runs of one user, none of them in the statistics.
+const GROW: &str = "
+    alter table devices set (autovacuum_enabled = off);
+    alter table schedules set (autovacuum_enabled = off);
+    alter table runs set (autovacuum_enabled = off);
+    alter table due set (autovacuum_enabled = off);
+    insert into devices (user_id, device_id, device_name, kind, cursor_epoch)
+        select u.id, 'd' || n, 'd', 'client', gen_random_uuid() from users u, generate_series(1, 5000) n where u.name = 'many';
+    insert into schedules (user_id, device_id, schedule_type) select user_id, id, 'daily' from devices;
+    insert into due (schedule_id, user_id, next_run_at) select id, user_id, queue.now() + interval '1 hour' from schedules;
+    insert into runs (id, user_id, device_id, schedule_id, trigger, sync_deletions, resolve_conflicts, direction, state, finished_at)
+        select gen_random_uuid(), user_id, device_id, id, 'manual', true, 'keep_newest', 'both', 'succeeded', queue.now()
+        from schedules, generate_series(1, 8);";
+
+async fn actor(app: &App, token: &str) -> Actor {
+    sessions::authenticate(&app.domain, token).await.unwrap()
+}
+
+/// Rows that this transaction read from the growing tables, and how many whole scans it made.
+async fn read(tx: &mut Tx) -> (i64, i64) {
+    let row = sqlx::query(
+        "select coalesce(sum(seq_scan), 0)::bigint, coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint
+         from pg_stat_xact_user_tables where relname in ('devices', 'schedules', 'runs', 'due')",
+    )
+    .fetch_one(&mut **tx)
+    .await
+    .unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_read_no_more_than_they_show() {
+    let app = App::start().await;
+    let (many, new) = (app.sign_up("many").await, app.sign_up("new").await);
+    app.sql(GROW).await;
+    app.device(&new, "laptop").await;
+    for (token, device) in [(many, "d4000"), (new, "laptop")] {
+        let actor = actor(&app, &token).await;
+        let filter = runs::Filter { limit: 50, ..runs::Filter::default() };
+        let of_device = runs::Filter { device_id: Some(device.into()), ..filter.clone() };
+        macro_rules! reads {
+            ($bound:literal, $tx:ident => $call:expr) => {{
+                let mut $tx = app.domain.begin(&actor).await.unwrap();
+                $call.await.unwrap();
+                let (scans, rows) = read(&mut $tx).await;
+                assert!(scans == 0 && rows <= $bound, "{}: {scans} scans, {rows} rows", stringify!($call));
+            }};
+        }
+        reads!(110, tx => devices::list(&mut tx, &actor, None, 50));
+        reads!(5, tx => devices::get(&mut tx, &actor, device));
+        reads!(700, tx => schedules::list(&mut tx, &actor, None, None, 50));
+        reads!(60, tx => schedules::list(&mut tx, &actor, Some(device), None, 50));
+        reads!(160, tx => runs::list(&mut tx, &actor, &filter));
+        reads!(120, tx => runs::list(&mut tx, &actor, &of_device));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dispatcher_and_the_sweep_read_only_what_is_due() {
+    let app = App::start().await;
+    app.sign_up("many").await;
+    app.sql(GROW).await;
+    app.sql("update due set next_run_at = queue.now() where schedule_id in (select id from schedules order by id desc limit 10)").await;
+    // Its own connections: their counts are told when they close.
+    let pool = driftless_domain::db::connect(&app.database.url, 2).await.unwrap();
+    let domain = driftless_domain::Domain::new(pool.clone(), app.domain.settings().clone(), None);
+    let counts = "select sum(seq_scan)::bigint, sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_user_tables
+                  where relname in ('devices', 'schedules', 'runs', 'due')";
+    let before: (i64, i64) = settled(&app, counts).await;
+    assert_eq!(driftless_domain::dispatch::fire(&domain).await.unwrap(), 10);
+    runs::rescue::rescue(&domain).await.unwrap();
+    pool.close().await;
+    let after: (i64, i64) = settled(&app, counts).await;
+    assert_eq!(after.0 - before.0, 0, "whole scans");
+    assert!(after.1 - before.1 <= 400, "{} rows read", after.1 - before.1);
+    app.work().await;
+    app.idle().await;
+}
+
+/// Counts of the statistics once two looks agree.
+async fn settled(app: &App, sql: &'static str) -> (i64, i64) {
+    let last = std::sync::Mutex::new(None);
+    crate::support::until("the statistics have settled", async || {
+        app.sql("select pg_stat_force_next_flush()").await;
+        let now: (i64, i64) = sqlx::query_as(sql).fetch_one(app.domain.pool()).await.unwrap();
+        let before = last.lock().unwrap().replace(now);
+        (before == Some(now)).then_some(now)
+    })
+    .await
+}
