@@ -133,8 +133,9 @@ create table runs (
 create unique index runs_one_running on runs (device_id) where state = 'running' and not dry_run;
 create index runs_open on runs (device_id) where state in ('queued', 'running', 'waiting_for_device', 'held');
 create index runs_user on runs (user_id, id);
-create index runs_device on runs (device_id, id);
-create index runs_schedule on runs (schedule_id, id);
+-- user_id stands in the middle so that these, and not the user's own index, serve a page of one device or schedule.
+create index runs_device on runs (device_id, user_id, id);
+create index runs_schedule on runs (schedule_id, user_id, id);
 create index runs_of_no_schedule on runs (finished_at) where schedule_id is null;
 -- What the sweep looks at each minute: each state's oldest, and the leases of devices.
 create index runs_unended on runs (state, id) where state in ('queued', 'running', 'waiting_for_device');

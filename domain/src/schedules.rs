@@ -378,7 +378,7 @@ macro_rules! select_schedules {
             $page,
             ") s join devices d on d.id = s.device_id left join due on due.schedule_id = s.id
              left join lateral (select id, state, coalesce(started_at, created_at) as at from runs
-                                where schedule_id = s.id and not dry_run order by id desc limit 1) r on true
+                                where schedule_id = s.id and user_id = s.user_id and not dry_run order by id desc limit 1) r on true
              order by s.id"
         )
     };

@@ -191,9 +191,9 @@ pub async fn prune(domain: &Domain) -> Result<u64, Error> {
     while let Some(schedule) = after {
         let mut tx = domain.begin_system().await?;
         let (removed, last): (i64, Option<i64>) = sqlx::query_as(
-            "with page as materialized (select id from schedules where id > $1 order by id limit $2),
+            "with page as materialized (select id, user_id from schedules where id > $1 order by id limit $2),
              old as (select r.id from page cross join lateral
-                         (select id, finished_at from runs where schedule_id = page.id order by id desc offset $3) r
+                         (select id, finished_at from runs where schedule_id = page.id and user_id = page.user_id order by id desc offset $3) r
                      where r.finished_at < queue.now() - make_interval(days => $4)),
              gone as (delete from runs using old where runs.id = old.id returning 1)
              select (select count(*) from gone), (select max(id) from page)",
