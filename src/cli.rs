@@ -32,6 +32,15 @@ pub enum Command {
     /// Make and mend accounts.
     #[command(subcommand)]
     User(User),
+    /// Look after the audit.
+    #[command(subcommand)]
+    Audit(Audit),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Recompute the chain of hashes over all entries, and hold the lines of this data folder against it.
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]

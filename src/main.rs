@@ -15,10 +15,10 @@ use std::{io::Write, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use driftless_domain::config::Settings;
+use driftless_domain::{audit, config::Settings};
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Audit, Cli, Command},
     database::Database,
 };
 
@@ -46,6 +46,7 @@ fn run(command: Command) -> Result<()> {
         Command::Work { until_idle } => runtime.block_on(work::work(settings, until_idle)),
         Command::Migrate => runtime.block_on(migrate(settings)),
         Command::User(command) => runtime.block_on(user::run(settings, command)),
+        Command::Audit(Audit::Verify) => runtime.block_on(verify_audit(settings)),
         Command::Openapi => Ok(()),
     }
 }
@@ -56,6 +57,18 @@ async fn migrate(settings: Settings) -> Result<()> {
     database.close().await;
     domain?;
     say("the database is up to date")
+}
+
+async fn verify_audit(settings: Settings) -> Result<()> {
+    let database = Database::open(&settings).await?;
+    let outcome = match database.domain(settings, 2).await {
+        Ok(domain) => audit::verify(&domain).await.context("the audit does not hold"),
+        Err(error) => Err(error),
+    };
+    database.close().await;
+    let whole = outcome?;
+    let until = whole.until.map_or_else(String::new, |at| format!(", up to {}", at.to_rfc3339()));
+    say(&format!("the audit holds: {} entries and {} lines{until}", whole.entries, whole.lines))
 }
 
 /// What a command answers, on standard output.

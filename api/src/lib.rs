@@ -36,7 +36,6 @@ fn service() -> OpenApiService<routes::Routes, ()> {
              the access token as a bearer token. Every error is a Problem: programs switch on its code.",
         )
         .url_prefix("/api")
-        .server("/api")
 }
 
 /// The OpenAPI document, for `driftless openapi`.
@@ -54,7 +53,7 @@ where
 {
     let service = service();
     let (spec, docs) = (service.spec_endpoint(), service.swagger_ui());
-    let api = Route::new().at("/openapi.json", spec).nest("/", service).catch_all_error(problem::answer);
+    let api = Route::new().at("/openapi.json", spec).nest("/", service);
     Route::new()
         .nest("/api", api)
         .nest("/docs", docs)
@@ -94,8 +93,14 @@ async fn observe<E: Endpoint>(next: std::sync::Arc<E>, request: Request) -> poem
     // Only then may a browser be told never to come without TLS again.
     let behind_tls = request.header("x-forwarded-proto") == Some("https");
     let (method, path, start) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
-    let answer = problem::REQUEST_ID.scope(id.clone(), next.get_response(request));
-    let mut response = answer.await;
+    let is_api = path.starts_with("/api/");
+    let answer = async {
+        match next.call(request).await {
+            Ok(answer) => answer.into_response(),
+            Err(failed) => problem::answer(failed).await,
+        }
+    };
+    let mut response = problem::REQUEST_ID.scope(id.clone(), answer).await;
     let status = response.status().as_u16();
     tracing::debug!(%method, path, status, ms = start.elapsed().as_millis() as u64, request_id = id, "answered");
     let headers = response.headers_mut();
@@ -103,6 +108,13 @@ async fn observe<E: Endpoint>(next: std::sync::Arc<E>, request: Request) -> poem
     headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
     headers.insert("x-frame-options", HeaderValue::from_static("DENY"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    if is_api {
+        // Answers are data: nothing in them is to run, and none is to be kept unless its handler knows better.
+        headers
+            .entry("content-security-policy")
+            .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        headers.entry("cache-control").or_insert(HeaderValue::from_static("no-store"));
+    }
     if behind_tls {
         headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
     }

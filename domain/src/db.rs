@@ -40,6 +40,9 @@ pub enum Error {
     /// Another transaction was in the way; the same request may succeed when repeated.
     #[error("another change was in the way")]
     Contended(#[source] sqlx::Error),
+    /// A text holds a null character, which Postgres does not take. Whoever sent it is at fault, whatever the field.
+    #[error("a text must not hold a null character")]
+    NullCharacter(#[source] sqlx::Error),
     /// A statement failed that should not.
     #[error("a database statement failed")]
     Statement(#[source] sqlx::Error),
@@ -51,8 +54,8 @@ pub enum Error {
         "the role driftless_app is missing and this login may not make it: run `create role driftless_app nologin; grant driftless_app to <login>` as a superuser"
     )]
     Role(#[source] sqlx::Error),
-    /// The queue refused a job.
-    #[error("a job could not be queued")]
+    /// The queue refused: the job belongs to another run by now.
+    #[error("the queue refused")]
     Queue(#[source] driftless_queue::Error),
 }
 
@@ -69,6 +72,8 @@ impl From<sqlx::Error> for Error {
         match class.as_str() {
             // serialization_failure, deadlock_detected, lock_not_available
             "40001" | "40P01" | "55P03" => Error::Contended(cause),
+            // character_not_in_repertoire, untranslatable_character: our connections speak UTF-8 only
+            "22021" | "22P05" => Error::NullCharacter(cause),
             // connection exceptions, shutting down, starting up, too many connections
             c if c.starts_with("08") || c.starts_with("57P") || c.starts_with("53") => Error::Unreachable(cause),
             _ => Error::Statement(cause),
@@ -78,7 +83,10 @@ impl From<sqlx::Error> for Error {
 
 impl From<driftless_queue::Error> for Error {
     fn from(cause: driftless_queue::Error) -> Self {
-        Error::Queue(cause)
+        match cause {
+            driftless_queue::Error::Database(cause) => cause.into(),
+            lost => Error::Queue(lost),
+        }
     }
 }
 
@@ -86,6 +94,7 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Unreachable(_) | Error::Contended(_) => Kind::Unavailable,
+            Error::NullCharacter(_) => Kind::Invalid,
             _ => Kind::Internal,
         }
     }
@@ -94,6 +103,7 @@ impl Fault for Error {
         match self {
             Error::Unreachable(_) => "database.unreachable",
             Error::Contended(_) => "database.contended",
+            Error::NullCharacter(_) => "text.null_character",
             _ => "internal",
         }
     }

@@ -199,4 +199,27 @@ async fn sign_in(base: &str, name: &str, password: &str) -> u16 {
     let body = serde_json::json!({"username": name, "password": password});
     let request = reqwest::Client::new().post(format!("{base}/api/auth/login")).json(&body);
     request.send().await.unwrap().status().as_u16()
+
+#[tokio::test]
+async fn the_audit_verifies_from_the_shell_until_somebody_touches_it() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let folder = data.path();
+    let settings = settings(&database, folder.to_str().unwrap());
+    let (process, _) = Process::serve(&folder, &[("DRIFTLESS_DATABASE_URL", &database.url)]);
+    assert!(process.terminate().success(), "stopping seals what is left");
+    let held = run(driftless(&["audit", "verify"], &settings), "");
+    assert!(
+        held.status.success() && held.out.starts_with("the audit holds: 1 entries and 1 lines"),
+        "{}{}",
+        held.out,
+        held.err
+    );
+    let log = std::fs::read_dir(folder.join("audit")).unwrap().map(|e| e.unwrap().path());
+    let log = log.filter(|p| p.extension().is_some_and(|e| e == "log")).next().unwrap();
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, text.replace("user_created", "user_forgiven")).unwrap();
+    let touched = run(driftless(&["audit", "verify"], &settings), "");
+    assert_eq!(touched.status.code(), Some(1));
+    assert!(touched.err.contains("line 1"), "{}", touched.err);
+    database.drop_now().await;
 }

@@ -18,7 +18,7 @@ use poem::{
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-pub use client::{Answer, PASSWORD};
+pub use client::{Answer, PASSWORD, send};
 pub use database::Database;
 
 /// A server of this test's own.
