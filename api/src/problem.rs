@@ -165,7 +165,7 @@ impl ApiError {
 /// Turns what failed before a handler ran (unknown route, bad parameter, no token) into a [`Problem`].
 pub(crate) async fn answer(e: poem::Error) -> Response {
     if e.is_from_response() {
-        return e.into_response();
+        return with_challenge(e.into_response());
     }
     let allow = (e.status() == StatusCode::METHOD_NOT_ALLOWED).then(|| e.to_string());
     let text = e.to_string();
