@@ -199,6 +199,7 @@ async fn sign_in(base: &str, name: &str, password: &str) -> u16 {
     let body = serde_json::json!({"username": name, "password": password});
     let request = reqwest::Client::new().post(format!("{base}/api/auth/login")).json(&body);
     request.send().await.unwrap().status().as_u16()
+}
 
 #[tokio::test]
 async fn the_audit_verifies_from_the_shell_until_somebody_touches_it() {

@@ -63,5 +63,5 @@ async fn a_users_transaction_sees_nothing_of_another_without_any_where() {
         );
         filled += usize::from(all != ["0"]);
     }
-    assert!(filled >= 2, "too few of {tables:?} hold anything to see");
+    assert!(filled > 5, "too few of {tables:?} hold anything to see");
 }

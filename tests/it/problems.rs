@@ -30,27 +30,27 @@ fn odd_texts() -> Vec<String> {
     .to_vec()
 }
 
-/// Fails unless the answer is fine or a whole Problem of the caller's doing.
-#[track_caller]
-fn assert_problem_or_fine(answer: &Answer, what: &str) {
-    assert!(answer.status < 500, "{what}: {} {}", answer.status, answer.text());
-    if answer.status < 400 {
-        return;
+/// What is wrong with an answer that is neither fine nor a whole Problem of the caller's doing.
+fn fault(answer: &Answer, what: &str) -> Option<String> {
+    // An answer to HEAD has no body.
+    if answer.status < 400 || (answer.status < 500 && what.starts_with("head_")) {
+        return None;
     }
-    assert!(answer.header("content-type").starts_with("application/json"), "{what}: {:?}", answer.headers);
-    let problem = answer.json();
-    for key in ["code", "detail"] {
-        assert!(problem[key].as_str().is_some_and(|t| !t.is_empty()), "{what}: no {key} in {problem}");
-    }
-    assert_eq!(problem["request_id"], answer.header("x-request-id"), "{what}");
+    let problem: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let says = |key: &str| problem[key].as_str().is_some_and(|text| !text.is_empty());
     let known = ["code", "detail", "field", "request_id"];
-    assert!(problem.as_object().unwrap().keys().all(|k| known.contains(&k.as_str())), "{what}: {problem}");
+    let whole = answer.header("content-type").starts_with("application/json")
+        && says("code")
+        && says("detail")
+        && problem["request_id"] == answer.header("x-request-id")
+        && problem.as_object().is_some_and(|p| p.keys().all(|k| known.contains(&k.as_str())));
+    (answer.status >= 500 || !whole).then(|| format!("{what}: {} {}", answer.status, answer.text()))
 }
 
 #[track_caller]
 fn assert_problem(answer: &Answer, statuses: &[u16], what: &str) {
     assert!(statuses.contains(&answer.status), "{what}: {} {}", answer.status, answer.text());
-    assert_problem_or_fine(answer, what);
+    assert_eq!(fault(answer, what), None);
 }
 
 /// The app with all that an admin called Anna may ask about.
@@ -81,7 +81,7 @@ fn described<'a>(document: &'a Value, operation: &Operation) -> &'a Value {
 /// Calls as Anna, who signs in again whenever an operation ended her session.
 async fn call(app: &App, token: &mut String, operation: &Operation, row: &Row) -> Answer {
     let answer = send(row.request(app, operation).bearer_auth(&*token)).await;
-    if answer.status != 401 || answer.code() != "session.ended" {
+    if answer.status != 401 || !answer.text().contains("session.ended") {
         return answer;
     }
     *token = app.sign_in("anna").await;
@@ -137,12 +137,14 @@ async fn each_field_of_a_wrong_type_is_named() {
             assert!(answer.field().starts_with(property), "{what}: {}", answer.text());
         }
     }
+    matrix::park_jobs(&app).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_values_in_any_field_parameter_or_path_are_never_a_fault_of_ours() {
     let (app, document, rows) = furnished().await;
     let (operations, mut token) = (matrix::operations(&document), app.sign_in("anna").await);
+    let mut faults = Vec::new();
     for row in &rows {
         let operation = &operations[row.operation];
         let described = described(&document, operation);
@@ -156,7 +158,7 @@ async fn odd_values_in_any_field_parameter_or_path_are_never_a_fault_of_ours() {
                 let mut body = row.body.clone();
                 body[property] = value.clone();
                 let answer = call(&app, &mut token, operation, &row.clone().body(body)).await;
-                assert_problem_or_fine(&answer, &format!("{} with {property} {value:.40}", row.operation));
+                faults.extend(fault(&answer, &format!("{} with {property} {value:.40}", row.operation)));
             }
         }
         for parameter in described["parameters"].as_array().into_iter().flatten() {
@@ -173,10 +175,12 @@ async fn odd_values_in_any_field_parameter_or_path_are_never_a_fault_of_ours() {
                     changed.query = format!("?{}", all.join("&"));
                 }
                 let answer = call(&app, &mut token, operation, &changed).await;
-                assert_problem_or_fine(&answer, &format!("{} with {name} {value:.40}", row.operation));
+                faults.extend(fault(&answer, &format!("{} with {name} {value:.40}", row.operation)));
             }
         }
     }
+    matrix::park_jobs(&app).await;
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 fn escaped(text: &str) -> String {

@@ -176,7 +176,7 @@ struct RestoreRequest {
 pub(crate) struct Files;
 
 fn number(cursor: Option<String>) -> Result<Option<i64>, ApiError> {
-    let parse = |c: String| c.parse().map_err(|_| ApiError::from(tree::Error::BadCursor));
+    let parse = |c: String| c.parse().ok().filter(|n| *n >= 0).ok_or_else(|| ApiError::from(tree::Error::BadCursor));
     cursor.map(parse).transpose()
 }
 

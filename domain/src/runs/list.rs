@@ -178,5 +178,9 @@ pub async fn held_deletions(
     .bind(devices::checked_limit(limit)?)
     .fetch_all(&mut **tx)
     .await?;
+    if rows.is_empty() {
+        // Nothing held, or no such run?
+        get(tx, actor, run).await?;
+    }
     Ok(rows.into_iter().map(|(n, side, path, version)| (n, HeldDeletion { side, path, version })).collect())
 }
