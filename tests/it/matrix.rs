@@ -135,14 +135,8 @@ pub async fn park_jobs(app: &App) {
 
 /// In this order the owner makes the calls, so what takes something away comes last.
 pub fn rows(annas: &Things) -> Vec<Row> {
-    [
-        rows_of_accounts(),
-        rows_of_devices(annas),
-        rows_of_files(annas),
-        rows_of_jobs(annas),
-        vec![row("logout", For::Self_)],
-    ]
-    .concat()
+    let last = vec![row("logout", For::Self_)];
+    [rows_of_accounts(), rows_of_files(annas), rows_of_devices(annas), rows_of_jobs(annas), last].concat()
 }
 
 fn rows_of_accounts() -> Vec<Row> {
@@ -208,8 +202,8 @@ fn rows_of_files(annas: &Things) -> Vec<Row> {
         hers("list_versions"),
         row("restore_version", For::Owner).body(json!({"path": FILE})),
         row("move_file", For::Owner).body(json!({"from": FILE, "to": "/annas-moved.txt"})),
-        row("delete_files", For::Self_).body(json!({"paths": ["/annas-moved.txt"]})),
-        row("delete_content", For::Owner).query("path=/annas-file.txt"),
+        row("delete_files", For::Self_).body(json!({"paths": [FILE]})),
+        row("delete_content", For::Owner).query("path=/annas-moved.txt"),
         row("start_upload", For::Self_).body(json!({"file_path": "/big", "total_size": 10})),
         upload("upload_chunk").with("chunk_number", "0").body(json!("0123456789")),
         upload("get_upload_progress"),
