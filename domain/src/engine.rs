@@ -6,7 +6,6 @@
 //! Left out: a run's states (`runs`), the decisions (`sync::plan`), and how files are replaced (`remotes`).
 
 mod download;
-mod hands;
 mod ledger;
 mod preview;
 mod recover;
@@ -33,10 +32,7 @@ use driftless_sync::{
 };
 use uuid::Uuid;
 
-use self::{
-    hands::Hands,
-    view::{Device, View},
-};
+use self::view::{Device, View};
 use crate::{
     Domain, Tx,
     baselines::{self, Baseline},
@@ -47,6 +43,7 @@ use crate::{
     remotes::{
         Lost, clash,
         folder::{Fingerprint, Folder},
+        hands::Hands,
         identity,
         scan::{Eyes, Gauge, Reason, Scan, Unknown, scan},
     },

@@ -4,6 +4,7 @@
 
 pub mod clash;
 pub mod folder;
+pub mod hands;
 pub mod identity;
 pub mod replace;
 pub mod scan;

@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 
 use super::{
     Error, Round, Run,
-    hands::{SMALL, Source, ToWrite},
     ledger::{InTree, OnDevice},
     steps::{disk, dress},
 };
 use crate::{
     Actor, Domain,
+    remotes::hands::{SMALL, Source, ToWrite},
     store::{self, Place},
 };
 

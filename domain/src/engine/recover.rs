@@ -8,10 +8,11 @@ use std::io;
 
 use driftless_sync::{hash::ContentHash, path::TreePath};
 
-use super::{Error, Round, Run, hands::Hands, steps::disk};
+use super::{Error, Round, Run, steps::disk};
 use crate::{
     remotes::{
         folder::Stat,
+        hands::Hands,
         replace::{self, Temporary},
         scan::{Gauge, Leftover, TEMPORARY, disk_clock_ns, hash_open},
     },

@@ -12,7 +12,6 @@ use std::{collections::HashSet, sync::atomic::Ordering::Relaxed};
 
 use super::{
     Error, Round, Run,
-    hands::{Made, Open},
     ledger::{Entry, Note, OnDevice},
 };
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     ingest::Ingested,
     remotes::{
         folder::Stat,
+        hands::{Hands, Made, Open},
         replace::{self, Dress},
     },
     tree,
@@ -353,7 +353,7 @@ fn before(r: &Round, action: &Action) -> Option<Stat> {
 
 /// What is there afterwards; none for nothing.
 fn one_on_device(
-    hands: &super::hands::Hands,
+    hands: &Hands,
     open: &Open,
     action: &Action,
     there: Option<Stat>,

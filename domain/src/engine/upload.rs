@@ -13,11 +13,9 @@ use driftless_sync::{
     plan::{Action, Side, Step},
 };
 use futures::{Stream, StreamExt};
-use tokio_util::io::ReaderStream;
 
 use super::{
     Error, Round, Run,
-    hands::{Hands, Readable, SMALL, ToRead},
     ledger::{Entry, Note},
     steps::{TreeAction, baseline_of},
     view,
@@ -25,14 +23,16 @@ use super::{
 use crate::{
     commit::{Base, Change, OnConflict, Outcome},
     ingest::{Contents, Ingest},
-    remotes::{folder::Stat, replace::Aside},
+    remotes::{
+        folder::Stat,
+        hands::{Hands, Readable, SMALL, ToRead, pieces},
+        replace::Aside,
+    },
 };
 
 /// Files of a batch, and about how many bytes of small ones; a large file ends its batch.
 const BATCH_FILES: usize = 1000;
 const BATCH_BYTES: u64 = 24 << 20;
-/// Bytes of a large file that are read at once.
-const PIECE: usize = 1 << 20;
 /// How often a file that is still being written to is taken in again.
 const RESCUES: usize = 10;
 
@@ -117,17 +117,20 @@ impl Run<'_> {
             }
             Some(Readable::Large(file)) => {
                 let again = file.try_clone().map_err(|e| super::steps::disk(&was.path, &e))?;
-                let contents = ingest.add(self.pieces(file)).await?;
+                let contents = ingest.add(self.counted(pieces(file))).await?;
                 (contents, Hands::unchanged(&again, &was.print))
             }
         };
         Ok(Some(contents).filter(|contents| same && hash.is_none_or(|hash| hash == contents.hash())))
     }
 
-    /// The bytes of an open file, counted, until the run is told to stop.
-    fn pieces(&self, file: std::fs::File) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+    /// Bytes on their way, counted, until the run is told to stop.
+    fn counted(
+        &self,
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let meter = self.meter.clone();
-        ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE).map(move |piece| {
+        pieces.map(move |piece| {
             if meter.stopped().is_some() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
@@ -191,7 +194,7 @@ impl Run<'_> {
                 Err(e) => return Err(super::steps::disk(path, &e)),
             };
             let mut ingest = Ingest::new(self.domain, self.execution.actor());
-            let contents = ingest.add(self.pieces(file)).await?;
+            let contents = ingest.add(self.counted(pieces(file))).await?;
             let ingested = ingest.finish().await?;
             let kept = self.commit(r, &[keep_aside(path.clone(), contents, &stat)], Some(ingested)).await?;
             if let Some(Outcome::Refused(refusal)) = kept.first() {

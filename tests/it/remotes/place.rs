@@ -170,7 +170,7 @@ impl Place {
 
     /// At least 5,000 files that people made, with their links and times.
     pub fn copy_real_files(&self) {
-        for folder in ["doc", "man", "zoneinfo", "perl", "locale"].map(|name| Path::new("/usr/share").join(name)) {
+        for folder in ["doc", "zoneinfo", "perl", "locale", "man"].map(|name| Path::new("/usr/share").join(name)) {
             let found = Command::new("find").arg(self.root()).args(["-type", "f"]).output().unwrap();
             let files = found.stdout.iter().filter(|byte| **byte == b'\n').count();
             if files < 5000 && folder.exists() {

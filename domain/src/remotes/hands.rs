@@ -19,10 +19,12 @@ use driftless_sync::{
     hash::{ContentHash, Hasher},
     path::TreePath,
 };
+use futures::Stream;
 use tokio::sync::mpsc;
+use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
-use crate::remotes::{
+use super::{
     folder::{Fingerprint, Folder, Stat, stat_open},
     replace::{self, Aside, Dress, Namer, Placed},
     scan::{disk_clock_ns, settled},
@@ -30,6 +32,8 @@ use crate::remotes::{
 
 /// Files up to this size are read in one piece.
 pub const SMALL: u64 = 1 << 20;
+/// Bytes of a large file that are read at once.
+const PIECE: usize = 1 << 20;
 /// Threads that work on a batch: most of the time goes into waiting for the disk.
 const THREADS: usize = 6;
 
@@ -62,6 +66,11 @@ pub enum Readable {
     Whole(Bytes),
     /// Open at its beginning; look with [`Hands::unchanged`] after reading.
     Large(File),
+}
+
+/// The bytes of an open file.
+pub fn pieces(file: File) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE)
 }
 
 /// A file to be written.
