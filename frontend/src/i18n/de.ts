@@ -2,7 +2,7 @@
 import type { Catalogue } from './en'
 
 export const de: Catalogue = {
-  app: { name: 'Driftless', skip: 'Zum Inhalt springen', menu: 'Menü', menuClose: 'Menü schließen', navigation: 'Hauptmenü', signOut: 'Abmelden', signedInAs: 'Angemeldet als {{name}}', starting: 'Startet…' },
+  app: { skip: 'Zum Inhalt springen', menu: 'Menü', menuClose: 'Menü schließen', navigation: 'Hauptmenü', signOut: 'Abmelden', signedInAs: 'Angemeldet als {{name}}', starting: 'Startet…' },
   nav: {
     sync: 'Sync', syncHint: 'Dateien abgleichen',
     runs: 'Läufe', runsHint: 'Was abgeglichen wurde',
@@ -11,13 +11,13 @@ export const de: Catalogue = {
     settings: 'Einstellungen', settingsHint: 'Passwort, Sprache, Aussehen',
   },
   common: {
-    save: 'Speichern', cancel: 'Abbrechen', close: 'Schließen', edit: 'Bearbeiten', delete: 'Löschen', retry: 'Erneut versuchen', more: 'Mehr zeigen', loading: 'Lädt…', saved: 'Gespeichert', all: 'Alle', reveal: 'Passwort zeigen oder verbergen',
-    never: 'nie', none: '—', yes: 'Ja', no: 'Nein', optional: 'freiwillig', actionsFor: 'Aktionen für {{name}}', times: 'Zeiten in deiner Zone, {{zone}}.', back: 'Zurück',
+    save: 'Speichern', cancel: 'Abbrechen', close: 'Schließen', delete: 'Löschen', retry: 'Erneut versuchen', more: 'Mehr zeigen', loading: 'Lädt…', all: 'Alle', reveal: 'Passwort zeigen oder verbergen',
+    never: 'nie', none: '—', actionsFor: 'Aktionen für {{name}}', times: 'Zeiten in deiner Zone, {{zone}}.',
     lost: 'Keine Verbindung zum Server. Zu sehen ist der letzte bekannte Stand; es wird von selbst weiter versucht.',
   },
   signIn: {
     title: 'Anmelden', lead: 'Deine Dateien, überall dieselben.', name: 'Benutzername', password: 'Passwort', submit: 'Anmelden',
-    first: 'Zum ersten Mal hier? Beim ersten Start hat der Server das Passwort des Benutzers „admin“ ausgegeben.', ended: 'Die Sitzung ist zu Ende. Bitte melde dich neu an.',
+    first: 'Zum ersten Mal hier? Beim ersten Start hat der Server das Passwort des Benutzers „admin“ ausgegeben.',
   },
   failure: { title: 'Das hat nicht geklappt', load: 'Das konnte nicht geladen werden', reference: 'Kennung {{id}}', wait: 'Versuche es in {{time}} wieder.' },
   problems: {
@@ -66,7 +66,7 @@ export const de: Catalogue = {
     missed: { run_once: 'So bald wie möglich einmal nachholen', skip: 'Auslassen' },
     overlap: { skip: 'Auslassen', queue_one: 'Gleich danach beginnen' },
     rule: { daily: 'Täglich um {{time}}', weekly: '{{day}}s um {{time}}', monthly: 'Monatlich am {{day}}. um {{time}}', on_change: 'Sobald sich Dateien ändern' },
-    preview: { title: 'Die nächsten fünf Termine', zone: 'Ortszeit in {{zone}}', yours: '{{time}} bei dir', onChange: 'Läuft wenige Sekunden, nachdem sich Dateien geändert haben.', waiting: 'Die nächsten Termine erscheinen hier beim Tippen.' },
+    preview: { title: 'Die nächsten fünf Termine', zone: 'Ortszeit in {{zone}}', yours: '{{time}} bei dir', waiting: 'Die nächsten Termine erscheinen hier beim Tippen.' },
     note: {
       clamped: 'letzter Tag', gap: 'verschoben', fold: 'erstes von zweien',
       clampedHint: 'Der Monat ist kürzer: Es gilt sein letzter Tag.', gapHint: 'Diese Uhrzeit wird an dem Tag übersprungen: Es gilt der erste Augenblick danach.', foldHint: 'Diese Uhrzeit gibt es an dem Tag zweimal: Es gilt das erste Mal.',
@@ -83,7 +83,7 @@ export const de: Catalogue = {
   },
   runs: {
     title: 'Läufe', lead: 'Jeder Abgleich: was er tat und was er ausließ.', device: 'Gerät', state: 'Zustand', empty: 'Noch keine Läufe', emptyHint: 'Ein Lauf erscheint, wenn ein Zeitplan fällig ist oder wenn du auf der Seite Sync „Jetzt starten“ drückst.', toSync: 'Zu Sync',
-    emptyFilter: 'Kein Lauf passt', emptyFilterHint: 'Wähle andere Filter.', started: 'Begonnen', took: 'Dauer', found: 'Änderungen', created: 'Angelegt', finished: 'Beendet', due: 'Fällig', attempts: 'Versuche', missedCount: '{{count}} Termine', end: 'Das ist alles.',
+    emptyFilter: 'Kein Lauf passt', emptyFilterHint: 'Wähle andere Filter.', started: 'Begonnen', took: 'Dauer', found: 'Änderungen', created: 'Angelegt', finished: 'Beendet', due: 'Fällig', attempts: 'Versuche', missedCount: '{{count}} Termine',
   },
   trigger: { schedule: 'Nach Plan', manual: 'Von Hand', on_change: 'Bei Änderung' },
   state: {
@@ -95,13 +95,14 @@ export const de: Catalogue = {
   },
   run: {
     title: 'Lauf von {{device}}', dry: 'Probelauf', dryHint: 'Nichts wurde geändert. Das würde ein Lauf tun.', cancel: 'Lauf abbrechen', cancelTitle: 'Diesen Lauf abbrechen?', cancelText: 'Er hält nach der laufenden Datei an. Was abgeglichen ist, bleibt.', cancelDo: 'Lauf abbrechen', keep: 'Weiterlaufen lassen',
-    progress: 'Fortschritt', files: '{{done}} von {{total}} Dateien', bytes: '{{done}} von {{total}}', rate: '{{rate}}', scanning: 'Vergleicht beide Seiten…', error: 'Der Lauf ist gescheitert', lastError: 'Letzter Fehler', facts: 'Auf einen Blick', counts: 'Was er tat',
+    progress: 'Fortschritt', files: '{{done}} von {{total}} Dateien', bytes: '{{done}} von {{total}}', scanning: 'Vergleicht beide Seiten…', error: 'Der Lauf ist gescheitert', lastError: 'Letzter Fehler', facts: 'Auf einen Blick', counts: 'Was er tat',
     plan: 'Plan', planEmpty: 'Nichts zu tun: Beide Seiten stimmen überein.', unplanned: 'Ausgelassen', unplannedHint: 'Damit geschah nichts, in keiner Richtung, und nichts davon wurde gelöscht.', filter: 'Nach Pfad filtern',
-    of: '{{shown}} von {{total}}', size: 'Größe',
+    of: '{{shown}} von {{total}}',
     held: {
       title_one: '{{count}} Löschung wartet auf dich', title_other: '{{count}} Löschungen warten auf dich', text: 'Dieser Lauf würde mehr löschen als üblich, deshalb hat er nichts gelöscht. Alles andere ist abgeglichen. Sieh die Liste durch und entscheide dann.',
       approve_one: 'Diese Datei löschen', approve_other: 'Diese {{count}} Dateien löschen', discard: 'Alle Dateien behalten', approveTitle: 'Diese Dateien löschen?', approveText_one: '{{count}} Datei wird gelöscht, genau die aufgeführte. Versionen bleiben in der Historie.', approveText_other: '{{count}} Dateien werden gelöscht, genau die aufgeführten. Versionen bleiben in der Historie.',
       discardTitle: 'Alle Dateien behalten?', discardText: 'Der Lauf endet und löscht nichts. Was auf einer Seite fehlt, fehlt dort bis zum nächsten Lauf.', list: 'Was gelöscht würde',
+      folderTitle: 'Der Ordner wartet auf dich', folderText: 'Nichts wurde gelöscht oder geändert. Bring den Ordner in Ordnung und versuche es dann erneut.', end: 'Lauf beenden',
     },
     action: { upload: 'Hochladen', download: 'Herunterladen', copy: 'Kopieren', set_metadata: 'Zeit setzen', move: 'Verschieben', create_folder: 'Neuer Ordner', delete: 'Löschen', delete_folder: 'Ordner entfernen', delete_device: 'Auf Gerät löschen', delete_server: 'Auf Server löschen', conflict: 'Konflikt' },
     side: { device: 'auf Gerät', server: 'auf Server' },
@@ -121,8 +122,8 @@ export const de: Catalogue = {
     changed: 'Gerät gespeichert.', removeTitle: '{{name}} entfernen?', removeText: 'Seine Zeitpläne enden, sein Zugang erlischt sofort. Keine Datei wird gelöscht, weder hier noch dort.', removed: 'Gerät entfernt.',
   },
   activity: {
-    title: 'Protokoll', lead: 'Das Audit-Log: wer was tat und was von selbst geschah.', action: 'Aktion', actionHint: 'Genauer Name, etwa sync_schedule_execution', level: 'Stufe', levels: { info: 'Info', warning: 'Warnung', error: 'Fehler' }, since: 'Seit', empty: 'Noch nichts', emptyHint: 'Anmeldungen, Änderungen an Zeitplänen und Läufe erscheinen hier.',
-    emptyFilter: 'Nichts passt', emptyFilterHint: 'Wähle andere Filter.', details: 'Einzelheiten', by: 'von {{name}}', byItself: 'von selbst', end: 'Das ist alles.',
+    title: 'Protokoll', lead: 'Das Audit-Log: wer was tat und was von selbst geschah.', action: 'Aktion', level: 'Stufe', levels: { info: 'Info', warning: 'Warnung', error: 'Fehler' }, since: 'Seit', empty: 'Noch nichts', emptyHint: 'Anmeldungen, Änderungen an Zeitplänen und Läufe erscheinen hier.',
+    emptyFilter: 'Nichts passt', emptyFilterHint: 'Wähle andere Filter.', details: 'Einzelheiten', by: 'von {{name}}', byItself: 'von selbst',
   },
   settings: {
     title: 'Einstellungen', lead: 'Nur deine; bis auf das Passwort in diesem Browser aufbewahrt.', password: 'Passwort', passwordLead: 'Wenn du es änderst, enden alle deine anderen Sitzungen.', current: 'Bisheriges Passwort', next: 'Neues Passwort', nextHint: 'Mindestens 12 Zeichen. Ein Satz lässt sich leicht merken.', again: 'Neues Passwort noch einmal',

@@ -1,7 +1,7 @@
 //! English texts; also the type of every other language.
 
 export const en = {
-  app: { name: 'Driftless', skip: 'Skip to the content', menu: 'Menu', menuClose: 'Close the menu', navigation: 'Main', signOut: 'Sign out', signedInAs: 'Signed in as {{name}}', starting: 'Starting…' },
+  app: { skip: 'Skip to the content', menu: 'Menu', menuClose: 'Close the menu', navigation: 'Main', signOut: 'Sign out', signedInAs: 'Signed in as {{name}}', starting: 'Starting…' },
   nav: {
     sync: 'Sync', syncHint: 'File Sync',
     runs: 'Runs', runsHint: 'What was synced',
@@ -10,13 +10,13 @@ export const en = {
     settings: 'Settings', settingsHint: 'Password, language, theme',
   },
   common: {
-    save: 'Save', cancel: 'Cancel', close: 'Close', edit: 'Edit', delete: 'Delete', retry: 'Try again', more: 'Show more', loading: 'Loading…', saved: 'Saved', all: 'All', reveal: 'Show or hide the password',
-    never: 'never', none: '—', yes: 'Yes', no: 'No', optional: 'optional', actionsFor: 'Actions for {{name}}', times: 'Times are in your zone, {{zone}}.', back: 'Back',
+    save: 'Save', cancel: 'Cancel', close: 'Close', delete: 'Delete', retry: 'Try again', more: 'Show more', loading: 'Loading…', all: 'All', reveal: 'Show or hide the password',
+    never: 'never', none: '—', actionsFor: 'Actions for {{name}}', times: 'Times are in your zone, {{zone}}.',
     lost: 'No connection to the server. Showing what was known last; trying again by itself.',
   },
   signIn: {
     title: 'Sign in', lead: 'Your files, the same everywhere.', name: 'User name', password: 'Password', submit: 'Sign in',
-    first: 'First time here? The server printed the password of the user “admin” when it first started.', ended: 'Your session has ended. Please sign in again.',
+    first: 'First time here? The server printed the password of the user “admin” when it first started.',
   },
   failure: { title: 'That did not work', load: 'This could not be loaded', reference: 'Reference {{id}}', wait: 'Try again in {{time}}.' },
   problems: {
@@ -65,7 +65,7 @@ export const en = {
     missed: { run_once: 'Run once as soon as possible', skip: 'Leave it out' },
     overlap: { skip: 'Leave it out', queue_one: 'Run right after' },
     rule: { daily: 'Daily at {{time}}', weekly: '{{day}}s at {{time}}', monthly: 'Monthly on day {{day}} at {{time}}', on_change: 'Whenever files change' },
-    preview: { title: 'Next five dates', zone: 'Local time in {{zone}}', yours: '{{time}} for you', onChange: 'Runs a few seconds after files have changed.', waiting: 'The next dates appear here as you type.' },
+    preview: { title: 'Next five dates', zone: 'Local time in {{zone}}', yours: '{{time}} for you', waiting: 'The next dates appear here as you type.' },
     note: {
       clamped: 'last day', gap: 'moved', fold: 'first of two',
       clampedHint: 'The month is shorter: its last day is taken.', gapHint: 'The clocks skip this time on that day: the first instant after it is taken.', foldHint: 'The clocks show this time twice on that day: the first is taken.',
@@ -82,7 +82,7 @@ export const en = {
   },
   runs: {
     title: 'Runs', lead: 'Every sync: what it did and what it left out.', device: 'Device', state: 'State', empty: 'No runs yet', emptyHint: 'A run appears when a schedule is due, or when you press “Run now” on the Sync page.', toSync: 'Go to Sync',
-    emptyFilter: 'No run matches', emptyFilterHint: 'Choose other filters.', started: 'Started', took: 'Took', found: 'Changes', created: 'Created', finished: 'Finished', due: 'Due', attempts: 'Attempts', missedCount: '{{count}} dates', end: 'That is all.',
+    emptyFilter: 'No run matches', emptyFilterHint: 'Choose other filters.', started: 'Started', took: 'Took', found: 'Changes', created: 'Created', finished: 'Finished', due: 'Due', attempts: 'Attempts', missedCount: '{{count}} dates',
   },
   trigger: { schedule: 'By schedule', manual: 'By hand', on_change: 'On change' },
   state: {
@@ -94,13 +94,14 @@ export const en = {
   },
   run: {
     title: 'Run of {{device}}', dry: 'Dry run', dryHint: 'Nothing was changed. This is what a run would do.', cancel: 'Cancel run', cancelTitle: 'Cancel this run?', cancelText: 'It stops after the current file. What has been synced stays.', cancelDo: 'Cancel run', keep: 'Let it run',
-    progress: 'Progress', files: '{{done}} of {{total}} files', bytes: '{{done}} of {{total}}', rate: '{{rate}}', scanning: 'Comparing both sides…', error: 'The run failed', lastError: 'Last error', facts: 'At a glance', counts: 'What it did',
+    progress: 'Progress', files: '{{done}} of {{total}} files', bytes: '{{done}} of {{total}}', scanning: 'Comparing both sides…', error: 'The run failed', lastError: 'Last error', facts: 'At a glance', counts: 'What it did',
     plan: 'Plan', planEmpty: 'Nothing to do: both sides agree.', unplanned: 'Left out', unplannedHint: 'These took no action, either way, and nothing of them was deleted.', filter: 'Filter by path',
-    of: '{{shown}} of {{total}}', size: 'Size',
+    of: '{{shown}} of {{total}}',
     held: {
       title_one: '{{count}} deletion waits for you', title_other: '{{count}} deletions wait for you', text: 'This run would delete more than usual, so it has deleted nothing. Everything else has been synced. Look at the list, then decide.',
       approve_one: 'Delete this file', approve_other: 'Delete these {{count}} files', discard: 'Keep all files', approveTitle: 'Delete these files?', approveText_one: '{{count}} file is deleted, exactly the one listed. Versions stay in the history.', approveText_other: '{{count}} files are deleted, exactly those listed. Versions stay in the history.',
       discardTitle: 'Keep all files?', discardText: 'The run ends and deletes nothing. Files missing on one side stay missing there until the next run.', list: 'What would be deleted',
+      folderTitle: 'The folder waits for you', folderText: 'Nothing was deleted or changed. Put the folder right, then try again.', end: 'End the run',
     },
     action: { upload: 'Upload', download: 'Download', copy: 'Copy', set_metadata: 'Set time', move: 'Move', create_folder: 'New folder', delete: 'Delete', delete_folder: 'Remove folder', delete_device: 'Delete on device', delete_server: 'Delete on server', conflict: 'Conflict' },
     side: { device: 'on device', server: 'on server' },
@@ -120,8 +121,8 @@ export const en = {
     changed: 'Device saved.', removeTitle: 'Remove {{name}}?', removeText: 'Its schedules end and its access is revoked at once. No file is deleted, neither here nor there.', removed: 'Device removed.',
   },
   activity: {
-    title: 'Activity', lead: 'The audit log: who did what, and what happened by itself.', action: 'Action', actionHint: 'Exact name, such as sync_schedule_execution', level: 'Level', levels: { info: 'Info', warning: 'Warning', error: 'Error' }, since: 'Since', empty: 'Nothing here yet', emptyHint: 'Sign-ins, schedule changes and runs appear here.',
-    emptyFilter: 'Nothing matches', emptyFilterHint: 'Choose other filters.', details: 'Details', by: 'by {{name}}', byItself: 'by itself', end: 'That is all.',
+    title: 'Activity', lead: 'The audit log: who did what, and what happened by itself.', action: 'Action', level: 'Level', levels: { info: 'Info', warning: 'Warning', error: 'Error' }, since: 'Since', empty: 'Nothing here yet', emptyHint: 'Sign-ins, schedule changes and runs appear here.',
+    emptyFilter: 'Nothing matches', emptyFilterHint: 'Choose other filters.', details: 'Details', by: 'by {{name}}', byItself: 'by itself',
   },
   settings: {
     title: 'Settings', lead: 'Yours alone; kept in this browser, but for the password.', password: 'Password', passwordLead: 'Changing it ends all your other sessions.', current: 'Current password', next: 'New password', nextHint: 'At least 12 characters. A sentence is easy to remember.', again: 'New password once more',

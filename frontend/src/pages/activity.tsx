@@ -1,10 +1,11 @@
 //! The audit log, newest first. Names and details are whatever people and machines wrote: shown as text only.
-import { Button, Group, Select, Text, TextInput } from '@mantine/core'
+import { Anchor, Button, Group, Select, Text, TextInput } from '@mantine/core'
 import { useDebouncedValue } from '@mantine/hooks'
 import { IconActivity } from '@tabler/icons-react'
 import { useInfiniteQuery } from '@tanstack/react-query'
 import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
+import { Link } from 'react-router'
 import type { AuditEntry, AuditLevel } from '../api/generated'
 import { listAuditInfiniteOptions } from '../api/generated/@tanstack/react-query.gen'
 import { userZone } from '../format/time'
@@ -23,7 +24,7 @@ const words = (action: string) => action.charAt(0).toUpperCase() + action.slice(
 
 function Details({ entry }: { entry: AuditEntry }) {
   const { t } = useTranslation()
-  const details = Object.entries((entry.details ?? {}) as Record<string, unknown>)
+  const details = Object.entries(entry.details)
   return (
     <details className={classes.details}>
       <summary>{t('activity.details')}</summary>
@@ -36,6 +37,13 @@ function Details({ entry }: { entry: AuditEntry }) {
   )
 }
 
+/** What it was done to; a run leads to its page. */
+function Resource({ entry }: { entry: AuditEntry }) {
+  const run = entry.resource_type === 'sync_run' ? entry.resource_id : entry.details['run_id']
+  const name = <span className="mono">{entry.resource_id}</span>
+  return typeof run === 'string' ? <Anchor component={Link} to={`/runs/${run}`} inherit>{name}</Anchor> : name
+}
+
 function EntryRow({ entry }: { entry: AuditEntry }) {
   const { t } = useTranslation()
   return (
@@ -45,7 +53,7 @@ function EntryRow({ entry }: { entry: AuditEntry }) {
           <Text fw={600} size="sm">{words(entry.action)}</Text>
           {entry.level === 'info' ? null : <Badge tone={TONES[entry.level] ?? 'calm'}>{t(`activity.levels.${entry.level as AuditLevel}`)}</Badge>}
         </Group>
-        {entry.resource_id ? <Text size="sm" c="dimmed">{entry.resource_type ? `${words(entry.resource_type)}: ` : ''}<span className="mono">{entry.resource_id}</span></Text> : null}
+        {entry.resource_id ? <Text size="sm" c="dimmed">{entry.resource_type ? `${words(entry.resource_type)}: ` : ''}<Resource entry={entry} /></Text> : null}
         <Details entry={entry} />
       </Cell>
       <Cell>

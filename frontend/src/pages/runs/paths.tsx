@@ -15,8 +15,8 @@ const STEP = 200
 
 function Line({ item }: { item: Item }) {
   const { i18n } = useTranslation()
-  const [action, reason, side, kept] = [useCodes('run.action'), useCodes('run.reason'), useCodes('run.side'), useCodes('run.kept')]
-  const word = action(item.side ? `${item.word}_${item.side}` : item.word) ?? action(item.word) ?? reason(item.word) ?? item.word
+  const [action, reason, problem, side, kept] = [useCodes('run.action'), useCodes('run.reason'), useCodes('problems'), useCodes('run.side'), useCodes('run.kept')]
+  const word = action(item.side ? `${item.word}_${item.side}` : item.word) ?? action(item.word) ?? reason(item.word) ?? problem(item.word) ?? item.word
   const where = item.side && action(`${item.word}_${item.side}`) === undefined && !['upload', 'download'].includes(item.word) ? side(item.side) : undefined
   return (
     <li>

@@ -18,7 +18,7 @@ import { Block, Page } from '../../parts/page'
 import { Failed, Loading, useExplain } from '../../parts/states'
 import { When } from '../../parts/when'
 import { NotFound } from '../../shell/lost'
-import { Held } from './held'
+import { folderInDoubt, Held } from './held'
 import { Paths } from './paths'
 import { readPlan } from './plan'
 import { Progressing } from './progressing'
@@ -67,18 +67,22 @@ function Facts({ run }: { run: Run }) {
   )
 }
 
+const COUNTS = [
+  'uploaded', 'downloaded', 'moved', 'deleted_on_device', 'deleted_on_server', 'folders', 'conflicts', 'skipped', 'bytes_uploaded', 'bytes_downloaded',
+] as const
+
 function Counts({ run }: { run: Run }) {
   const { t, i18n } = useTranslation()
   const word = useCodes('run.count')
-  const counts = Object.entries(run.counts).filter(([, value]) => typeof value === 'number' && value > 0)
-  if (counts.length === 0) return null
+  const counts = COUNTS.map((name) => [name, run.counts[name] ?? 0] as const).filter(([, value]) => value > 0)
+  if (run.dry_run || counts.length === 0) return null
   return (
     <Block title={t('run.counts')} icon={IconListCheck}>
       <dl className={classes.counts}>
         {counts.map(([name, value]) => (
           <div key={name}>
             <dt>{word(name) ?? name}</dt>
-            <dd>{name.includes('bytes') ? bytes(Number(value), i18n.language) : new Intl.NumberFormat(i18n.language).format(Number(value))}</dd>
+            <dd>{name.startsWith('bytes') ? bytes(value, i18n.language) : new Intl.NumberFormat(i18n.language).format(value)}</dd>
           </div>
         ))}
       </dl>
@@ -125,8 +129,8 @@ function RunView({ run }: { run: Run }) {
       {run.state === 'held' ? <Held run={run} /> : null}
       {run.state === 'running' ? <Progressing run={run} /> : null}
       <div className={classes.pair}><Facts run={run} /><Counts run={run} /></div>
-      {plan ? <Paths title={t('run.plan')} icon={IconListCheck} empty={t('run.planEmpty')} items={plan.items} more={plan.more} /> : null}
-      {run.left_out_count > 0 ? (
+      {plan && (plan.items.length > 0 || run.state !== 'held') ? <Paths title={t('run.plan')} icon={IconListCheck} empty={t('run.planEmpty')} items={plan.items} more={plan.more} /> : null}
+      {run.left_out_count > 0 && !folderInDoubt(run) ? (
         <Paths title={t('run.unplanned')} lead={t('run.unplannedHint')} icon={IconQuestionMark} empty={t('run.unplannedHint')} items={run.left_out.map(({ path, reason }) => ({ path, word: reason }))} more={Math.max(0, run.left_out_count - run.left_out.length)} />
       ) : null}
     </Page>
