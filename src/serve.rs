@@ -5,8 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result};
 use driftless_domain::{accounts, audit, config::Settings};
 use poem::{
-    Server,
+    EndpointExt, Server,
     listener::{Acceptor, Listener, TcpListener},
+    middleware::Compression,
+    web::CompressionAlgo,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +60,9 @@ async fn answer<A: Acceptor + 'static>(
             }
         })
     };
-    let app = driftless_api::app(domain.clone(), stop.clone(), WebApp);
+    // A browser fetches each file once, so compressing as it goes is cheap enough.
+    let web = WebApp.with(Compression::new().algorithms([CompressionAlgo::GZIP]));
+    let app = driftless_api::app(domain.clone(), stop.clone(), web);
     let served = Server::new_with_acceptor(acceptor)
         .run_with_graceful_shutdown(app, stop.cancelled(), Some(DRAIN_LIMIT))
         .await

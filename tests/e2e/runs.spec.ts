@@ -1,5 +1,5 @@
 //! Runs in the page: one that waits for its device, one of a real folder, held deletions, a dry run, and the audit of it all.
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Page } from '@playwright/test'
 import { expect, expectAccessible, test, unique, type Api } from './app'
@@ -112,6 +112,23 @@ test('held deletions can be refused, and nothing is deleted', async ({ app, api 
   await expect(badge(app, 'Cancelled')).toBeVisible()
   const { entries } = await api.send('get', `/api/sync/state?path=${encodeURIComponent(`/${id}`)}`)
   expect(entries.filter(({ path: name }: { path: string }) => name.endsWith('.txt'))).toHaveLength(20)
+})
+
+test('a folder that is gone deletes nothing: its run waits, and goes on once the folder is back', async ({ app, api }) => {
+  const { id, at } = await scheduledFolder(api, 'unplugged', 12)
+  await runNow(app, id)
+  await expect(badge(app, 'Succeeded')).toBeVisible()
+  renameSync(at, `${at}-away`)
+  await runNow(app, id)
+  await expect(badge(app, 'Held')).toBeVisible()
+  const held = app.getByRole('region', { name: 'The folder waits for you' })
+  await expect(held).toContainText('The folder is not there.')
+  await expectAccessible(app)
+  renameSync(`${at}-away`, at)
+  await held.getByRole('button', { name: 'Try again' }).click()
+  await expect(badge(app, 'Succeeded')).toBeVisible()
+  const { entries } = await api.send('get', `/api/sync/state?path=${encodeURIComponent(`/${id}`)}`)
+  expect(entries.filter(({ path: name }: { path: string }) => name.endsWith('.txt'))).toHaveLength(12)
 })
 
 test('the list of runs is filtered by device and state, and the address keeps the filter', async ({ app, api }) => {
