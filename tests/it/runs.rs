@@ -160,7 +160,8 @@ async fn a_device_that_does_not_call_for_five_minutes_loses_the_run() {
     rescue::rescue(&app.domain).await.unwrap();
     assert_eq!(app.run(&token, &run).await["state"], "running");
     app.database.move_clock("301 seconds").await;
-    assert_eq!(rescue::rescue(&app.domain).await.unwrap().expired, 1);
+    // The worker's own sweep, at a full minute, may be first.
+    rescue::rescue(&app.domain).await.unwrap();
     let shown = app.run(&token, &run).await;
     assert_eq!((&shown["state"], &shown["attempts"]), (&json!("waiting_for_device"), &json!(1)));
     assert!(shown["last_error"].as_str().unwrap().starts_with("run.lease_expired"));
@@ -199,9 +200,11 @@ async fn a_run_that_nobody_comes_for_is_missed_after_a_day() {
     let (app, token, schedule) = app().await;
     let run = waiting(&app, &token, schedule).await;
     app.database.move_clock("23 hours 59 minutes").await;
-    assert_eq!(rescue::rescue(&app.domain).await.unwrap().missed, 0);
+    rescue::rescue(&app.domain).await.unwrap();
+    assert_eq!(app.value::<String>("select state from runs").await, "waiting_for_device");
     app.database.move_clock("24 hours 1 minute").await;
-    assert_eq!(rescue::rescue(&app.domain).await.unwrap().missed, 1);
+    // The worker's own sweep, at a full minute, may be first.
+    rescue::rescue(&app.domain).await.unwrap();
     let token = {
         drop(token);
         app.sign_in("anna").await
