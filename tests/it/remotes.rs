@@ -481,6 +481,27 @@ fn interrupt_entry(
 }
 
 #[tokio::test]
+async fn large_files_travel_both_ways_in_pieces() {
+    let place = Place::new().await;
+    let long = |seed: u8, length: u32| -> String {
+        (0..length).map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26 ^ seed % 2)).collect()
+    };
+    let (first, second) = (long(0, 9_000_000), long(1, 5_000_000));
+    for n in 0..6 {
+        place.write(&format!("large{n}"), &first);
+    }
+    let run = place.sync().await;
+    assert_eq!((run.state, run.counts.bytes_uploaded), (State::Succeeded, 54_000_000), "{run:?}");
+    for n in 0..6 {
+        place.put(&format!("/large{n}"), &second).await;
+    }
+    let run = place.sync().await;
+    assert_eq!((run.state, run.counts.bytes_downloaded), (State::Succeeded, 30_000_000), "{run:?}");
+    assert!(place.disk().values().all(|text| *text == second));
+    place.assert_settled().await;
+}
+
+#[tokio::test]
 async fn temporaries_of_strangers_stay_for_a_day() {
     let place = Place::with_both(&[("/f", "f")]).await;
     let stranger = place.at(&format!(".driftless-tmp-{}-1", uuid::Uuid::new_v4().simple()));

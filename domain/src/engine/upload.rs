@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     commit::{Base, Change, OnConflict, Outcome},
-    ingest::{Contents, Ingest},
+    ingest::{self, Contents, Ingest},
     remotes::{
         folder::Stat,
         hands::{Hands, Readable, SMALL, ToRead, pieces},
@@ -117,8 +117,8 @@ impl Run<'_> {
             }
             Some(Readable::Large(file)) => {
                 let again = file.try_clone().map_err(|e| super::steps::disk(&was.path, &e))?;
-                let contents = ingest.add(self.counted(pieces(file))).await?;
-                (contents, Hands::unchanged(&again, &was.print))
+                let contents = ingest.add(self.counted(pieces(file))).await;
+                (contents.map_err(|e| self.broke_off(&was.path, e))?, Hands::unchanged(&again, &was.print))
             }
         };
         Ok(Some(contents).filter(|contents| same && hash.is_none_or(|hash| hash == contents.hash())))
@@ -138,6 +138,15 @@ impl Run<'_> {
             meter.bytes.fetch_add(piece.len() as u64, Relaxed);
             Ok(piece)
         })
+    }
+
+    /// Contents that ended early: because the run was told to stop, or because the disk did not give them out.
+    fn broke_off(&self, path: &TreePath, e: ingest::Error) -> Error {
+        match (e, self.meter.stopped()) {
+            (ingest::Error::Source(_), Some(why)) => Error::Stopped(why),
+            (ingest::Error::Source(cause), None) => Error::Disk { path: path.to_string(), problem: cause.to_string() },
+            (e, _) => e.into(),
+        }
     }
 
     /// Puts what the device holds at these paths into history, beside what is current. Answers for each whether it is there.
@@ -194,7 +203,7 @@ impl Run<'_> {
                 Err(e) => return Err(super::steps::disk(path, &e)),
             };
             let mut ingest = Ingest::new(self.domain, self.execution.actor());
-            let contents = ingest.add(self.counted(pieces(file))).await?;
+            let contents = ingest.add(self.counted(pieces(file))).await.map_err(|e| self.broke_off(path, e))?;
             let ingested = ingest.finish().await?;
             let kept = self.commit(r, &[keep_aside(path.clone(), contents, &stat)], Some(ingested)).await?;
             if let Some(Outcome::Refused(refusal)) = kept.first() {
