@@ -4,6 +4,9 @@
 //! inline style only with the nonce of this very response.
 //! A debug build reads `frontend/dist` from disk instead, so that `npm run build` shows without a compile.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use poem::{
     Body, Endpoint, IntoResponse, Request, Response, Result,
     http::{Method, StatusCode, header},
@@ -50,14 +53,22 @@ impl Endpoint for WebApp {
 
 fn asset(path: &str, file: EmbeddedFile, request: &Request) -> Response {
     let hash = file.metadata.sha256_hash();
-    let etag = format!("\"{}\"", hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>());
+    // Weak: the same file also goes out compressed.
+    let etag = format!("W/\"{}\"", hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>());
     // Vite puts a hash of the contents into the names below assets/.
     let cache = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let response = Response::builder().header(header::CACHE_CONTROL, cache).header(header::ETAG, &etag);
+    let response = Response::builder()
+        .header(header::CACHE_CONTROL, cache)
+        .header(header::ETAG, &etag)
+        .header(header::VARY, "accept-encoding");
     if request.header(header::IF_NONE_MATCH).is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
         return response.status(StatusCode::NOT_MODIFIED).finish();
     }
-    response.content_type(file.metadata.mimetype()).body(Body::from_bytes(file.data.into_owned().into()))
+    let body = match file.data {
+        Cow::Borrowed(embedded) => Bytes::from_static(embedded),
+        Cow::Owned(read) => read.into(),
+    };
+    response.content_type(file.metadata.mimetype()).body(Body::from_bytes(body))
 }
 
 fn index() -> Response {

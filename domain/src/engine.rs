@@ -512,7 +512,10 @@ impl<'a> Run<'a> {
     async fn go_on(&self) -> Result<(), Error> {
         match self.meter.stopped() {
             Some(why) => Err(Error::Stopped(why)),
-            None => Ok(drop(self.execution.begin().await?)),
+            None => {
+                drop(self.execution.begin().await?);
+                Ok(())
+            }
         }
     }
 }

@@ -39,6 +39,8 @@ async fn pages_of_the_app_are_never_cached_and_allow_no_inline_script() {
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
     assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+    let zipped = reqwest::Client::new().get(&base).header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(zipped.headers()["content-encoding"], "gzip");
     let gone = reqwest::get(format!("{base}/assets/of-an-older-build.js")).await.unwrap();
     assert_eq!(gone.status(), 404);
     drop(_process);

@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use rustix::process::geteuid;
+
 use crate::report::{run, say};
 
 /// A program that the tests use.
@@ -38,10 +40,10 @@ const FOR_TESTS: [Need; 3] = [
         name: "PostgreSQL 15 or later",
         why: "nothing is tested on a stand-in for the database",
         package: "postgresql",
+        // Root's servers run as another account, which may not reach what npm brought into a closed home folder.
         is_here: |root| {
-            crate::postgres::npm_binaries(root).join("postgres").is_file()
-                || Path::new("/usr/lib/postgresql").is_dir()
-                || on_path("postgres").is_some()
+            has_installed_postgres()
+                || (!geteuid().is_root() && crate::postgres::npm_binaries(root).join("postgres").is_file())
         },
     },
 ];
@@ -53,7 +55,7 @@ pub fn prepare_for_tests(root: &Path) -> Result<()> {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().flat_map(|need| need.package.split(' ')).collect();
-    if rustix::process::geteuid().is_root() && on_path("apt-get").is_some() {
+    if geteuid().is_root() && on_path("apt-get").is_some() {
         say(&format!("installing {}", packages.join(" ")));
         let apt =
             |arguments: &[&str]| run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
@@ -105,6 +107,12 @@ pub fn postgres_search(root: &Path) -> Vec<PathBuf> {
 pub fn path_with_postgres(root: &Path) -> OsString {
     // Only a folder with a colon in its name can't be added.
     env::join_paths(postgres_search(root)).unwrap_or_else(|_| env::var_os("PATH").unwrap_or_default())
+}
+
+/// A server, not only the client's programs.
+fn has_installed_postgres() -> bool {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.into_iter().any(|version| version.path().join("bin/initdb").is_file()) || on_path("initdb").is_some()
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
