@@ -173,7 +173,7 @@ impl Bench {
         let mut command = Command::new(python);
         command.arg("apscheduler_daily.py").arg(jobs.to_string()).current_dir(folder);
         command.env("PYTHONDONTWRITEBYTECODE", "1");
-        command.env("PEER_DATABASE_URL", self.url.replacen("postgres://", "postgresql+psycopg2://", 1));
+        command.env("PEER_DATABASE_URL", sqlalchemy(&self.url)?);
         Ok(run(&mut command)?.parse()?)
     }
 
@@ -224,6 +224,14 @@ impl Bench {
         fs::create_dir_all(folder)?;
         Ok(fs::write(format!("{folder}/dispatch.md"), text)?)
     }
+}
+
+/// The cluster's address as SQLAlchemy reads it: a socket's folder is no host but a parameter.
+fn sqlalchemy(url: &str) -> Result<String> {
+    let parts = url.strip_prefix("postgres://").and_then(|rest| rest.split_once('@'));
+    let (user, rest) = parts.context("the cluster's address has a user")?;
+    let (host, database) = rest.split_once('/').context("the cluster's address has a database")?;
+    Ok(format!("postgresql+psycopg2://{user}@/{database}?host={host}"))
 }
 
 fn settings(folder: &Path) -> Result<Settings> {
