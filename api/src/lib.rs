@@ -5,11 +5,11 @@
 mod bearer;
 mod body;
 mod caller;
-mod chunk_body;
 mod conditions;
 mod metrics;
 mod problem;
 mod routes;
+mod stream_body;
 
 use std::time::{Duration, Instant};
 

@@ -8,9 +8,9 @@ pub mod crons;
 use std::{error::Error, time::Duration};
 
 use driftless_domain::{
-    Domain, dispatch, engine,
+    Domain, cleanup, dispatch, engine,
     error::{Fault, Kind},
-    remotes, runs,
+    remotes, runs, uploads,
 };
 use driftless_queue::{Context, JobError, Process, Registry, Serve, Workers};
 use serde::Deserialize;
@@ -21,6 +21,8 @@ use uuid::Uuid;
 const PLANS: usize = 8;
 /// Folders of one root that are synced at once: they share a disk.
 const FOLDERS: usize = 2;
+/// Large uploads that are hashed at once.
+const HASHES: usize = 2;
 /// Sweeps at once.
 const SWEEPS: usize = 2;
 /// The longest that a sync may take in one go.
@@ -33,6 +35,7 @@ pub async fn run(domain: Domain, process: &Process, stop: CancellationToken) {
     let handlers = handlers(&domain);
     let mut workers = Workers::new(process)
         .serve(Serve::new("sync", PLANS), &handlers)
+        .serve(Serve::new(uploads::QUEUE, HASHES).time_limit(DAY), &handlers)
         .serve(Serve::new(crons::QUEUE, SWEEPS).time_limit(DAY), &handlers);
     for root in roots {
         workers = workers.serve(Serve::new(remotes::queue(root), FOLDERS).time_limit(DAY), &handlers);
@@ -46,19 +49,30 @@ struct RunSync {
 }
 
 #[derive(Deserialize)]
+struct CompleteUpload {
+    upload_id: Uuid,
+}
+
+#[derive(Deserialize)]
 struct Nothing {}
 
 fn handlers(domain: &Domain) -> Registry {
     Registry::new()
         .kind(
             crons::CLEANUP,
-            with(domain, |domain, _, _: Nothing| async move { outcome(runs::rescue::prune(&domain).await.map(drop)) }),
+            with(domain, |domain, _, _: Nothing| async move { outcome(cleanup::sweep(&domain).await.map(drop)) }),
         )
         .kind(
             "run_sync",
             with(domain, |domain, context, job: RunSync| async move {
                 let job_of_run = runs::Job { claim: context.claim(), cancel: context.cancelled().clone() };
                 outcome(engine::run_sync(&domain, job.run_id, job_of_run).await)
+            }),
+        )
+        .kind(
+            "complete_upload",
+            with(domain, |domain, _, job: CompleteUpload| async move {
+                outcome(uploads::finish_job(&domain, job.upload_id).await)
             }),
         )
         .kind(

@@ -166,6 +166,14 @@ pub async fn workers(conn: &mut PgConnection) -> Result<Vec<WorkerState>, Error>
     Ok(workers)
 }
 
+/// The tokens of the processes whose lease holds.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn living(conn: &mut PgConnection) -> Result<Vec<uuid::Uuid>, Error> {
+    Ok(sqlx::query_scalar("select token from queue.workers where lease_until > now()").fetch_all(conn).await?)
+}
+
 /// A job, whether it lives, has finished (for 7 days, if marked keep or cancelled) or is dead.
 ///
 /// # Errors

@@ -27,6 +27,7 @@ use crate::{
     bearer::Bearer,
     conditions::{self, Read},
     problem::{ApiError, Problem},
+    stream_body::RawBody,
 };
 
 /// Contents, or why there are none.
@@ -253,7 +254,7 @@ impl Contents {
         modified_at: Query<Option<DateTime<Utc>>>,
         /// Whether it may be executed; as before when absent.
         executable: Query<Option<bool>>,
-        body: Binary<Body>,
+        body: RawBody,
     ) -> Result<Written, ApiError> {
         let path = tree_path(&path.0, "path")?;
         let base = write_base(request, &domain, &auth.0, &path).await?;
@@ -311,7 +312,7 @@ impl Contents {
         domain: Data<&Domain>,
         /// The folder that they go into; the root when absent.
         path: Query<Option<String>>,
-        body: Binary<Body>,
+        body: RawBody,
     ) -> Result<Json<ArchiveReceived>, ApiError> {
         let path = tree_path(path.0.as_deref().unwrap_or("/"), "path")?;
         let received = archive::upload(&domain, &auth.0, &path, body.0.into_bytes_stream()).await?;

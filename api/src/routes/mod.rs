@@ -9,6 +9,7 @@ mod entry;
 mod feed;
 mod files;
 mod jobs;
+mod reports;
 mod runs;
 mod schedules;
 mod uploads;
@@ -39,7 +40,7 @@ pub(crate) type Routes = (
     schedules::Schedules,
     runs::Runs,
     jobs::Jobs,
-    (files::Files, content::Contents, uploads::Uploads, feed::Feed),
+    (files::Files, content::Contents, uploads::Uploads, feed::Feed, reports::Reports),
 );
 
 /// The operations, for the service.
@@ -52,7 +53,7 @@ pub(crate) fn routes() -> Routes {
         schedules::Schedules,
         runs::Runs,
         jobs::Jobs,
-        (files::Files, content::Contents, uploads::Uploads, feed::Feed),
+        (files::Files, content::Contents, uploads::Uploads, feed::Feed, reports::Reports),
     )
 }
 

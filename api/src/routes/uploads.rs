@@ -17,7 +17,7 @@ use super::{
     Tag,
     entry::{self, tree_path},
 };
-use crate::{bearer::Bearer, body::JsonBody, chunk_body::ChunkBody, problem::ApiError};
+use crate::{bearer::Bearer, body::JsonBody, problem::ApiError, stream_body::ChunkBody};
 
 /// An upload to open.
 #[derive(Object)]

@@ -9,7 +9,8 @@ use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Counts, Error, LeftOut, MAX_ATTEMPTS, Options, Progress, Run, State, execution::Taken, get, lock, shown, wake_next,
+    Counts, Error, HeldDeletion, LeftOut, MAX_ATTEMPTS, Options, Progress, Run, State, execution::Taken, get, lock,
+    shown, wake_next,
 };
 use crate::{
     Actor, Tx, audit,
@@ -189,6 +190,42 @@ pub async fn report(tx: &mut Tx, actor: &Actor, run: Uuid, fence: i64, report: &
     }
     record(tx, actor, &after).await?;
     Ok(after)
+}
+
+/// Too many deletions were reported outside a run: they wait for a person in the device's held run, which is made if there is
+/// none. Approved, it is planned and claimed like any other, and covers exactly these pairs.
+pub(crate) async fn hold_reported(
+    tx: &mut Tx,
+    actor: &Actor,
+    device: i64,
+    deletions: &[HeldDeletion],
+) -> Result<Uuid, Error> {
+    sqlx::query("select from devices where id = $1 for no key update").bind(device).execute(&mut **tx).await?;
+    let open: Option<Uuid> = sqlx::query_scalar(
+        "select id from runs where device_id = $1 and state = 'held' and not dry_run order by id limit 1",
+    )
+    .bind(device)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let run = match open {
+        Some(run) => run,
+        None => {
+            let run = super::new_id(tx.now().await?);
+            sqlx::query(
+                "insert into runs (id, user_id, device_id, trigger, sync_deletions, resolve_conflicts, direction, state, started_at)
+                 values ($1, $2, $3, 'manual', true, 'keep_both', 'both', 'held', queue.now())",
+            )
+            .bind(run)
+            .bind(actor.user_id())
+            .bind(device)
+            .execute(&mut **tx)
+            .await?;
+            super::record(tx, actor, "sync_run_held", run).await?;
+            run
+        }
+    };
+    super::execution::write_held(tx, actor, run, deletions).await?;
+    Ok(run)
 }
 
 /// A device that holds the run with this fence; its number.

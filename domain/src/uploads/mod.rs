@@ -26,7 +26,7 @@ use crate::{
     store::{self, PackWriter},
 };
 
-pub use complete::{Completed, complete, finish_job};
+pub use complete::{Completed, QUEUE, complete, finish_job};
 
 /// Days after the last activity when an upload is over.
 pub const KEPT_DAYS: i64 = 7;

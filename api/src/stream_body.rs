@@ -1,4 +1,6 @@
-//! The body of a piece of an upload: raw bytes, or a form with the part `chunk_file`, streamed in either case.
+//! Bodies that are streamed: contents as raw bytes, and a piece of an upload, raw or as a form with the part `chunk_file`.
+//!
+//! Invariant: no content type is asked for; `curl -T` sends none.
 
 use std::io;
 
@@ -15,6 +17,29 @@ use tokio_util::io::ReaderStream;
 use crate::problem::ApiError;
 
 const PART: &str = "chunk_file";
+
+/// Raw bytes.
+pub(crate) struct RawBody(pub poem::Body);
+
+fn raw() -> MetaMediaType {
+    MetaMediaType { content_type: Binary::<Vec<u8>>::CONTENT_TYPE, schema: Binary::<Vec<u8>>::schema_ref() }
+}
+
+impl<'a> ApiExtractor<'a> for RawBody {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(_: &mut Registry) {}
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(MetaRequest { description: None, content: vec![raw()], required: true })
+    }
+
+    async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
+        Ok(RawBody(<poem::Body as FromRequest>::from_request(request, body).await?))
+    }
+}
 
 /// The bytes of a piece.
 pub(crate) struct ChunkBody(BoxStream<'static, io::Result<Bytes>>);
@@ -34,13 +59,11 @@ impl<'a> ApiExtractor<'a> for ChunkBody {
     fn register(_: &mut Registry) {}
 
     fn request_meta() -> Option<MetaRequest> {
-        let raw =
-            MetaMediaType { content_type: Binary::<Vec<u8>>::CONTENT_TYPE, schema: Binary::<Vec<u8>>::schema_ref() };
         let mut form = MetaSchema::new("object");
         form.properties = vec![(PART, Binary::<Vec<u8>>::schema_ref())];
         form.required = vec![PART];
         let form = MetaMediaType { content_type: "multipart/form-data", schema: MetaSchemaRef::Inline(Box::new(form)) };
-        Some(MetaRequest { description: None, content: vec![raw, form], required: true })
+        Some(MetaRequest { description: None, content: vec![raw(), form], required: true })
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
