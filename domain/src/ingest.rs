@@ -208,7 +208,8 @@ impl Ingest {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut source = std::pin::pin!(source);
+        // Fused: the end is looked at again after the last block.
+        let mut source = std::pin::pin!(source.fuse());
         let mut split = Split { hasher: Hasher::new(), splitter: Splitter::new(), chunks: Vec::new() };
         let (mut size, mut names) = (0, Vec::new());
         let mut block = next_block(&mut source).await?;

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod archives;
 mod audit;
 mod auth;
 mod bandwidth;
@@ -23,6 +24,8 @@ mod matrix;
 mod private_postgres;
 mod problems;
 mod remotes;
+mod reports;
 mod runs;
 mod schedules;
 mod tree;
+mod uploads;

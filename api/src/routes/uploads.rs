@@ -213,13 +213,13 @@ impl Uploads {
         /// The upload.
         upload_id: Path<String>,
         /// Number of the piece, from 0.
-        chunk_number: Path<u64>,
+        chunk_number: Path<i64>,
         /// SHA-256 of the piece.
         chunk_hash: Query<Option<String>>,
         body: ChunkBody,
     ) -> Result<Json<UploadProgress>, ApiError> {
         let declared = chunk_hash.0.as_deref().map(|h| entry::hash(h, "chunk_hash")).transpose()?;
-        let (id, n) = (id(&upload_id.0)?, chunk_number.0);
+        let (id, n) = (id(&upload_id.0)?, u64::try_from(chunk_number.0).unwrap_or(u64::MAX));
         let upload = uploads::put_chunk(&domain, &auth.0, id, n, declared, body.into_stream()).await?;
         Ok(Json(UploadProgress::new(&upload, Some(n))))
     }

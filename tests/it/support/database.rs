@@ -105,7 +105,7 @@ impl Database {
         let mut conn = admin().await;
         let set = format!("alter database {} set driftless.clock_offset = '{by}'", self.name);
         conn.execute(AssertSqlSafe(set)).await.unwrap();
-        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1")
+        sqlx::query("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1")
             .bind(&self.name)
             .execute(&mut conn)
             .await

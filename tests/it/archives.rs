@@ -1,0 +1,76 @@
+//! Many files in one request: what goes in as a tar comes out as one, and what an archive must not do.
+
+use reqwest::Method;
+
+use crate::{
+    support::{App, send},
+    tree::{get, put},
+};
+
+async fn put_archive(app: &App, token: &str, path: &str, body: Vec<u8>) -> crate::support::Answer {
+    send(app.request(Method::PUT, "/api/files/archive").query(&[("path", path)]).bearer_auth(token).body(body)).await
+}
+
+/// A tar made by tar itself.
+fn tar(folder: &std::path::Path, arguments: &[&str]) -> Vec<u8> {
+    let made =
+        std::process::Command::new("tar").arg("-C").arg(folder).arg("-cf").arg("-").args(arguments).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    made.stdout
+}
+
+#[tokio::test]
+async fn a_tar_of_many_files_goes_in_at_once_and_comes_out_the_same() {
+    let app = App::start().await;
+    let token = app.sign_up("ada").await;
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..600 {
+        let place = folder.path().join(format!("d{}", n % 7));
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join(format!("file {n}")), format!("contents {n}")).unwrap();
+    }
+    let long = "n".repeat(200);
+    std::fs::write(folder.path().join(&long), "long").unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    let received = put_archive(&app, &token, "/in", tar(folder.path(), &["."])).await.expect(200).json();
+    assert_eq!((received["files"].as_u64(), received["refused_count"].as_u64()), (Some(601), Some(0)));
+    assert_eq!(get(&app, &token, "/in/d3/file 10").await.expect(200).text(), "contents 10");
+
+    let out = send(app.request(Method::GET, "/api/files/archive").query(&[("path", "/in")]).bearer_auth(&token)).await;
+    let back = tempfile::tempdir().unwrap();
+    let archive = back.path().join("a.tar");
+    std::fs::write(&archive, out.expect(200).body).unwrap();
+    let unpacked =
+        std::process::Command::new("tar").arg("-C").arg(back.path()).arg("-xf").arg(&archive).status().unwrap();
+    assert!(unpacked.success());
+    let differ =
+        std::process::Command::new("diff").arg("-r").arg(folder.path()).arg(back.path().join("in")).output().unwrap();
+    assert!(differ.status.success(), "{}", String::from_utf8_lossy(&differ.stdout));
+}
+
+#[tokio::test]
+async fn what_an_archive_must_not_hold_is_named_as_refused_and_the_rest_is_taken() {
+    let app = App::start().await;
+    let token = app.sign_up("ada").await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("good"), "good").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
+    std::fs::hard_link(folder.path().join("good"), folder.path().join("hard")).unwrap();
+    let archive = tar(folder.path(), &["--transform", "s,^dots,../../dots,", "-P", "good", "link", "hard"]);
+    let received = put_archive(&app, &token, "/", archive).await.expect(200).json();
+    assert_eq!(received["files"], 1);
+    let refused = received["refused"].as_array().unwrap();
+    assert!(refused.iter().all(|r| r["code"] == "archive.not_a_file"), "{refused:?}");
+    std::fs::write(folder.path().join("dots"), "dots").unwrap();
+    let archive = tar(folder.path(), &["--transform", "s,^dots,../../dots,", "-P", "dots"]);
+    let received = put_archive(&app, &token, "/", archive).await.expect(200).json();
+    assert_eq!(received["refused"][0]["code"], "path.dotdot");
+    let absolute = folder.path().join("dots");
+    let archive = tar(folder.path(), &["-P", absolute.to_str().unwrap()]);
+    let received = put_archive(&app, &token, "/", archive).await.expect(200).json();
+    assert_eq!(received["refused"][0]["code"], "archive.absolute");
+    let cut = tar(folder.path(), &["good"])[..700].to_vec();
+    put_archive(&app, &token, "/", cut).await.expect(422);
+    put_archive(&app, &token, "/", vec![7; 4096]).await.expect(422);
+    put(&app, &token, "/after", "x").await.expect(201);
+}
