@@ -458,6 +458,14 @@ fn lists(scope: &Scope, ground: &Ground, plan: &plan::Plan) -> Answer {
     };
     let relative = |path: &TreePath| scope.relative(path).unwrap_or_else(|| path.clone());
     let version = |path: &TreePath| ground.server.get(path).map_or(0, |n| n.version);
+    let copies: HashMap<&TreePath, &TreePath> = plan
+        .actions
+        .iter()
+        .filter_map(|action| match &action.step {
+            Step::Write { from: (Side::Server, from), .. } if action.on == Side::Server => Some((&action.path, from)),
+            _ => None,
+        })
+        .collect();
     for action in &plan.actions {
         let moved = |from: &TreePath| (from != &action.path).then(|| relative(from));
         match (&action.step, action.on) {
@@ -465,10 +473,17 @@ fn lists(scope: &Scope, ground: &Ground, plan: &plan::Plan) -> Answer {
             (Step::Write { from, .. }, on) if from.0 == on => {}
             (Step::Write { file, from, .. }, on) => {
                 let list = if on == Side::Server { &mut answer.to_upload } else { &mut answer.to_download };
-                let source = if on == Side::Server { &action.path } else { &from.1 };
+                // A copy that the tree does not have yet is made of the file that it is a copy of.
+                let held = copies.get(&from.1).copied().unwrap_or(&from.1);
+                let source = if on == Side::Server { &action.path } else { held };
+                // What the tree gets only with this device's own upload is told by the next report.
+                if on == Side::Device && version(source) == 0 {
+                    continue;
+                }
+                let from = if on == Side::Server { &from.1 } else { held };
                 list.push(Transfer {
                     path: relative(&action.path),
-                    from: moved(&from.1),
+                    from: moved(from),
                     version: version(source),
                     file: file.clone(),
                 });
@@ -478,6 +493,8 @@ fn lists(scope: &Scope, ground: &Ground, plan: &plan::Plan) -> Answer {
                 let path = relative(&action.path);
                 list.push(Transfer { path, from: None, version: version(&action.path), file: file.clone() });
             }
+            // The loser's new name on the device; the conflict tells it.
+            (Step::Move { .. }, Side::Device) if action.phase == plan::Phase::Aside => {}
             (Step::Move { from, node }, on) => {
                 let Some(file) = node.file() else { continue };
                 let path = relative(&action.path);

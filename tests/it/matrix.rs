@@ -181,6 +181,9 @@ fn rows_of_devices(annas: &Things) -> Vec<Row> {
         run("discard_run"),
         run("cancel_run"),
         schedule("delete_schedule"),
+        row("report_changes", For::Owner).body(json!({"device_id": DEVICE, "file_list": []})),
+        row("ack_changes", For::Owner)
+            .body(json!({"device_id": DEVICE, "change_token": format!("{}.0", "0".repeat(32))})),
         device("delete_device"),
     ]
 }

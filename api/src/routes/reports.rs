@@ -8,15 +8,16 @@ use driftless_domain::{
 use driftless_sync::conflict::{Collision, Conflict, Outcome};
 use driftless_sync::plan::Side;
 use poem::web::Data;
-use poem_openapi::{Enum, Object, OpenApi, payload::Json};
+use poem_openapi::{Enum, Object, OpenApi, param::Query, payload::Json};
 use uuid::Uuid;
 
 use super::{
     Tag,
     entry::{hash, tree_path},
+    feed,
     files::RefusedPath,
 };
-use crate::{bearer::Bearer, body::JsonBody, problem::ApiError};
+use crate::{Draining, bearer::Bearer, body::JsonBody, problem::ApiError};
 
 /// A file of a device.
 #[derive(Object)]
@@ -273,6 +274,25 @@ fn listed(files: Vec<ListedFile>) -> Result<Vec<Listed>, ApiError> {
 
 #[OpenApi(tag = "Tag::Sync")]
 impl Reports {
+    /// What changed after a cursor
+    ///
+    /// A change names an entry and says what that entry is now, so reading a page twice does no harm. 410 with `cursor.expired` means: list
+    /// anew. Without a cursor the answer is empty and carries the current one.
+    #[oai(path = "/sync/changes", method = "get", operation_id = "list_changes")]
+    async fn list_changes(
+        &self,
+        auth: Bearer,
+        domain: Data<&Domain>,
+        draining: Data<&Draining>,
+        /// A change token, or the cursor of the page before.
+        cursor: Query<Option<String>>,
+        /// When there is nothing new, wait for it so many seconds, at most 60.
+        #[oai(validator(maximum(value = "60")))]
+        wait: Query<Option<u32>>,
+    ) -> Result<Json<feed::ChangePage>, ApiError> {
+        Ok(Json(feed::page(&domain, &auth.0, &draining, cursor.0, wait.0).await?))
+    }
+
     /// Compare a device's files with the tree
     ///
     /// Changes nothing. A file that only the device has is to be uploaded, and never deleted, unless the baseline proves that the server

@@ -27,6 +27,8 @@ struct Guard {
     domain: Domain,
     id: i64,
     name: Uuid,
+    /// The process's lease when the row was made.
+    owner: Uuid,
     armed: bool,
 }
 
@@ -80,18 +82,18 @@ impl PackWriter {
     /// Commits the pack's row, then begins its object.
     pub async fn begin(domain: &Domain, actor: &Actor) -> Result<Self, Error> {
         domain.store().check_room(0)?;
-        let name = Uuid::now_v7();
+        let (name, owner) = (Uuid::now_v7(), domain.process());
         let mut tx = domain.begin(actor).await?;
         let id = sqlx::query_scalar(
             "insert into packs (user_id, name, state, owner) values ($1, $2, 'writing', $3) returning id",
         )
         .bind(actor.user_id)
         .bind(name)
-        .bind(domain.process())
+        .bind(owner)
         .fetch_one(&mut *tx)
         .await?;
         tx.commit().await?;
-        let guard = Guard { domain: domain.clone(), id, name, armed: true };
+        let guard = Guard { domain: domain.clone(), id, name, owner, armed: true };
         let writer = domain.store().blobs().create(name).await.map_err(Error::Write)?;
         Ok(PackWriter { guard, writer, size: 0, chunk_start: 0, checked: 0, chunks: Vec::new() })
     }
@@ -177,7 +179,7 @@ async fn record(conn: &mut PgConnection, user_id: i64, pack: &Pack) -> Result<bo
          where id = $1 and owner = $2 and (state = 'writing' or (state = 'live' and xmin = pg_current_xact_id()::xid))",
     )
     .bind(pack.guard.id)
-    .bind(pack.guard.domain.process())
+    .bind(pack.guard.owner)
     .bind(pack.size as i64)
     .bind(new as i32)
     .bind(bytes)
