@@ -29,6 +29,82 @@ export type Account = {
 };
 
 /**
+ * AckAnswer
+ *
+ * What came of an acknowledgement.
+ */
+export type AckAnswer = {
+    /**
+     * Lines that were taken.
+     */
+    applied: number;
+    /**
+     * Files that were deleted on the server.
+     */
+    deleted: number;
+    /**
+     * Lines that were not taken, with the reason.
+     */
+    refused: Array<RefusedPath>;
+    /**
+     * Offered changes that the device has not taken in; the cursor moves when it is 0.
+     */
+    remaining: number;
+    /**
+     * Where the device's cursor stands now.
+     */
+    change_token: string;
+    /**
+     * Too many deletions: none was carried out, and this run waits for approval.
+     */
+    run_id?: string;
+};
+
+/**
+ * AckRequest
+ *
+ * An acknowledgement.
+ */
+export type AckRequest = {
+    /**
+     * The device.
+     */
+    device_id: string;
+    /**
+     * From the answer that was worked off.
+     */
+    change_token: string;
+    /**
+     * What the device now holds.
+     */
+    applied?: Array<AppliedFile>;
+    /**
+     * What is to be deleted on the server.
+     */
+    deleted?: Array<DeletedFile>;
+};
+
+/**
+ * AppliedFile
+ *
+ * What the device now holds at a path.
+ */
+export type AppliedFile = {
+    /**
+     * Where.
+     */
+    path: string;
+    /**
+     * The version; null: nothing any more.
+     */
+    version?: number;
+    /**
+     * SHA-256 of what it holds; null: nothing any more.
+     */
+    hash?: string;
+};
+
+/**
  * ArchiveReceived
  *
  * What came of an archive.
@@ -213,9 +289,99 @@ export type ChangePasswordRequest = {
 };
 
 /**
+ * ChangesAnswer
+ *
+ * What makes device and tree agree.
+ */
+export type ChangesAnswer = {
+    /**
+     * From the device to the server.
+     */
+    to_upload: Array<FileTransfer>;
+    /**
+     * From the server to the device.
+     */
+    to_download: Array<FileTransfer>;
+    /**
+     * On the device; the server deleted them.
+     */
+    to_delete: Array<FileDeletion>;
+    /**
+     * On the server: acknowledge them as deleted.
+     */
+    to_delete_on_server: Array<FileDeletion>;
+    /**
+     * Equal on both sides already: acknowledge them as applied.
+     */
+    identical: Array<FileTransfer>;
+    /**
+     * What collided.
+     */
+    conflicts: Array<FileConflict>;
+    /**
+     * Give it back when acknowledging. Absent before the last part.
+     */
+    change_token?: string;
+    /**
+     * Too many deletions: none is in the lists, and this run waits for approval.
+     */
+    run_id?: string;
+};
+
+/**
+ * ChangesRequest
+ *
+ * What a device holds.
+ */
+export type ChangesRequest = {
+    /**
+     * The device.
+     */
+    device_id: string;
+    /**
+     * Files, at most 10,000; more go in parts.
+     */
+    file_list: Array<ListedFile>;
+    /**
+     * Whether the list is the whole device. Else what it does not name is as last agreed.
+     */
+    complete?: boolean;
+    /**
+     * Paths that the device could not look at: they and all below are left alone.
+     */
+    unknown?: Array<string>;
+    /**
+     * Names a list that comes in parts.
+     */
+    list_id?: string;
+    /**
+     * Number of this part, from 0.
+     */
+    part?: number;
+    /**
+     * Whether this is the last part; nothing is decided before.
+     */
+    last?: boolean;
+    /**
+     * The folder of the tree that paths are relative to; the device's own when absent.
+     */
+    base_path?: string;
+};
+
+/**
+ * What collided.
+ */
+export type ConflictKind = 'both_changed' | 'deleted_on_device' | 'deleted_on_server' | 'folder_and_file';
+
+/**
  * Who wins when both sides changed a file.
  */
 export type ConflictPolicy = 'keep_newest' | 'keep_local' | 'keep_server' | 'keep_both' | 'ask' | 'create_version';
+
+/**
+ * Which side's contents stay under the name.
+ */
+export type ConflictWinner = 'device' | 'server';
 
 /**
  * CreateSchedule
@@ -327,6 +493,22 @@ export type Deleted = {
      * Left where it is, with the reason.
      */
     refused: Array<RefusedPath>;
+};
+
+/**
+ * DeletedFile
+ *
+ * A file that was deleted on the device.
+ */
+export type DeletedFile = {
+    /**
+     * Where.
+     */
+    path: string;
+    /**
+     * The version that the device had.
+     */
+    version: number;
 };
 
 /**
@@ -501,6 +683,82 @@ export type Entry = {
  * What an entry is.
  */
 export type EntryKind = 'file' | 'folder';
+
+/**
+ * FileConflict
+ *
+ * A path on which both sides collided.
+ */
+export type FileConflict = {
+    /**
+     * Where.
+     */
+    path: string;
+    /**
+     * What collided.
+     */
+    kind: ConflictKind & unknown;
+    /**
+     * Whose contents stay under the name once the lists are worked off.
+     */
+    winner?: ConflictWinner & unknown;
+    /**
+     * Where the other's are then.
+     */
+    copy?: string;
+};
+
+/**
+ * FileDeletion
+ *
+ * A file to delete.
+ */
+export type FileDeletion = {
+    /**
+     * Where.
+     */
+    path: string;
+    /**
+     * The version that device and tree last agreed on.
+     */
+    version: number;
+};
+
+/**
+ * FileTransfer
+ *
+ * A file to move one way or the other.
+ */
+export type FileTransfer = {
+    /**
+     * Where it is to be.
+     */
+    path: string;
+    /**
+     * Where it is now on the side that has it, when that is another path.
+     */
+    from?: string;
+    /**
+     * To upload: the base_version to give, 0 when nothing is there. To download: the version.
+     */
+    version: number;
+    /**
+     * SHA-256; of a file to upload as the device said.
+     */
+    hash: string;
+    /**
+     * Bytes.
+     */
+    size: number;
+    /**
+     * Modification time.
+     */
+    modified_at?: string;
+    /**
+     * Whether it may be executed.
+     */
+    executable?: boolean;
+};
 
 /**
  * FileVersion
@@ -769,6 +1027,34 @@ export type LeftOutFile = {
      * Whether the plan held an action for it, which was not executed.
      */
     planned?: boolean;
+};
+
+/**
+ * ListedFile
+ *
+ * A file of a device.
+ */
+export type ListedFile = {
+    /**
+     * Where, relative to the device's base path.
+     */
+    path: string;
+    /**
+     * SHA-256, when the device knows it. Without it equal size and time stand for equal contents.
+     */
+    hash?: string;
+    /**
+     * Bytes.
+     */
+    size?: number;
+    /**
+     * Modification time.
+     */
+    modified_at?: string;
+    /**
+     * The device knows that it is gone.
+     */
+    deleted?: boolean;
 };
 
 /**
@@ -7064,3 +7350,151 @@ export type ListChangesResponses = {
 };
 
 export type ListChangesResponse = ListChangesResponses[keyof ListChangesResponses];
+
+export type ReportChangesData = {
+    body: ChangesRequest;
+    path?: never;
+    query?: never;
+    url: '/api/sync/changes';
+};
+
+export type ReportChangesErrors = {
+    /**
+     * The request can't be read.
+     */
+    400: Problem;
+    /**
+     * Nobody is signed in, or the token is no good.
+     */
+    401: Problem;
+    /**
+     * Signed in, but not allowed.
+     */
+    403: Problem;
+    /**
+     * No such thing, or not yours.
+     */
+    404: Problem;
+    /**
+     * The state of the thing rules it out.
+     */
+    409: Problem;
+    /**
+     * What you refer to is no longer kept; start anew.
+     */
+    410: Problem;
+    /**
+     * A stated precondition does not hold.
+     */
+    412: Problem;
+    /**
+     * Larger than a limit.
+     */
+    413: Problem;
+    /**
+     * The content type is not one that this takes.
+     */
+    415: Problem;
+    /**
+     * A value that can't be.
+     */
+    422: Problem;
+    /**
+     * Too many requests, or in use; come back later.
+     */
+    429: Problem;
+    /**
+     * A defect of ours.
+     */
+    500: Problem;
+    /**
+     * A part of the server can't be reached just now.
+     */
+    503: Problem;
+    /**
+     * Quota or disk would be exceeded.
+     */
+    507: Problem;
+};
+
+export type ReportChangesError = ReportChangesErrors[keyof ReportChangesErrors];
+
+export type ReportChangesResponses = {
+    200: ChangesAnswer;
+};
+
+export type ReportChangesResponse = ReportChangesResponses[keyof ReportChangesResponses];
+
+export type AckChangesData = {
+    body: AckRequest;
+    path?: never;
+    query?: never;
+    url: '/api/sync/changes/ack';
+};
+
+export type AckChangesErrors = {
+    /**
+     * The request can't be read.
+     */
+    400: Problem;
+    /**
+     * Nobody is signed in, or the token is no good.
+     */
+    401: Problem;
+    /**
+     * Signed in, but not allowed.
+     */
+    403: Problem;
+    /**
+     * No such thing, or not yours.
+     */
+    404: Problem;
+    /**
+     * The state of the thing rules it out.
+     */
+    409: Problem;
+    /**
+     * What you refer to is no longer kept; start anew.
+     */
+    410: Problem;
+    /**
+     * A stated precondition does not hold.
+     */
+    412: Problem;
+    /**
+     * Larger than a limit.
+     */
+    413: Problem;
+    /**
+     * The content type is not one that this takes.
+     */
+    415: Problem;
+    /**
+     * A value that can't be.
+     */
+    422: Problem;
+    /**
+     * Too many requests, or in use; come back later.
+     */
+    429: Problem;
+    /**
+     * A defect of ours.
+     */
+    500: Problem;
+    /**
+     * A part of the server can't be reached just now.
+     */
+    503: Problem;
+    /**
+     * Quota or disk would be exceeded.
+     */
+    507: Problem;
+};
+
+export type AckChangesError = AckChangesErrors[keyof AckChangesErrors];
+
+export type AckChangesResponses = {
+    200: AckAnswer;
+};
+
+export type AckChangesResponse = AckChangesResponses[keyof AckChangesResponses];

@@ -3,8 +3,8 @@
 import { type InfiniteData, infiniteQueryOptions, queryOptions, type UseMutationOptions } from '@tanstack/react-query';
 
 import { client } from '../client.gen';
-import { approveRun, cancelJob, cancelRun, cancelUpload, changePassword, claimRun, completeUpload, createFolder, createSchedule, deleteContent, deleteDevice, deleteFiles, deleteSchedule, disableSchedule, discardRun, enableSchedule, getArchive, getBandwidthLimit, getContent, getDevice, getDeviceStatus, getJob, getJobStats, getMe, getRun, getSchedule, getState, getUploadProgress, listAudit, listChanges, listCrons, listDevices, listFiles, listHeldDeletions, listJobs, listQueues, listRuns, listSchedules, listVersions, listWorkers, login, logout, moveFile, type Options, patchDevice, patchSchedule, pauseQueue, previewSchedule, putArchive, putContent, refresh, registerDevice, reportRun, reportRunProgress, restoreVersion, resumeQueue, resumeUpload, retryJob, runCron, runScheduleNow, setBandwidthLimit, startUpload, uploadChunk } from '../sdk.gen';
-import type { ApproveRunData, ApproveRunError, ApproveRunResponse, CancelJobData, CancelJobError, CancelJobResponse, CancelRunData, CancelRunError, CancelRunResponse, CancelUploadData, CancelUploadError, CancelUploadResponse, ChangePasswordData, ChangePasswordError, ChangePasswordResponse, ClaimRunData, ClaimRunError, ClaimRunResponse, CompleteUploadData, CompleteUploadError, CompleteUploadResponse, CreateFolderData, CreateFolderError, CreateFolderResponse, CreateScheduleData, CreateScheduleError, CreateScheduleResponse, DeleteContentData, DeleteContentError, DeleteContentResponse, DeleteDeviceData, DeleteDeviceError, DeleteDeviceResponse, DeleteFilesData, DeleteFilesError, DeleteFilesResponse, DeleteScheduleData, DeleteScheduleError, DeleteScheduleResponse, DisableScheduleData, DisableScheduleError, DisableScheduleResponse, DiscardRunData, DiscardRunError, DiscardRunResponse, EnableScheduleData, EnableScheduleError, EnableScheduleResponse, GetArchiveData, GetArchiveError, GetArchiveResponse, GetBandwidthLimitData, GetBandwidthLimitError, GetBandwidthLimitResponse, GetContentData, GetContentError, GetContentResponse, GetDeviceData, GetDeviceError, GetDeviceResponse, GetDeviceStatusData, GetDeviceStatusError, GetDeviceStatusResponse, GetJobData, GetJobError, GetJobResponse, GetJobStatsData, GetJobStatsError, GetJobStatsResponse, GetMeData, GetMeError, GetMeResponse, GetRunData, GetRunError, GetRunResponse, GetScheduleData, GetScheduleError, GetScheduleResponse, GetStateData, GetStateError, GetStateResponse, GetUploadProgressData, GetUploadProgressError, GetUploadProgressResponse, ListAuditData, ListAuditError, ListAuditResponse, ListChangesData, ListChangesError, ListChangesResponse, ListCronsData, ListCronsError, ListCronsResponse, ListDevicesData, ListDevicesError, ListDevicesResponse, ListFilesData, ListFilesError, ListFilesResponse, ListHeldDeletionsData, ListHeldDeletionsError, ListHeldDeletionsResponse, ListJobsData, ListJobsError, ListJobsResponse, ListQueuesData, ListQueuesError, ListQueuesResponse, ListRunsData, ListRunsError, ListRunsResponse, ListSchedulesData, ListSchedulesError, ListSchedulesResponse, ListVersionsData, ListVersionsError, ListVersionsResponse, ListWorkersData, ListWorkersError, ListWorkersResponse, LoginData, LoginError, LoginResponse, LogoutData, LogoutError, LogoutResponse, MoveFileData, MoveFileError, MoveFileResponse, PatchDeviceData, PatchDeviceError, PatchDeviceResponse, PatchScheduleData, PatchScheduleError, PatchScheduleResponse, PauseQueueData, PauseQueueError, PreviewScheduleData, PreviewScheduleError, PreviewScheduleResponse, PutArchiveData, PutArchiveError, PutArchiveResponse, PutContentData, PutContentError, PutContentResponse, RefreshData, RefreshError, RefreshResponse, RegisterDeviceData, RegisterDeviceError, RegisterDeviceResponse, ReportRunData, ReportRunError, ReportRunProgressData, ReportRunProgressError, ReportRunProgressResponse, ReportRunResponse, RestoreVersionData, RestoreVersionError, RestoreVersionResponse, ResumeQueueData, ResumeQueueError, ResumeUploadData, ResumeUploadError, ResumeUploadResponse, RetryJobData, RetryJobError, RunCronData, RunCronError, RunCronResponse, RunScheduleNowData, RunScheduleNowError, RunScheduleNowResponse, SetBandwidthLimitData, SetBandwidthLimitError, SetBandwidthLimitResponse, StartUploadData, StartUploadError, StartUploadResponse, UploadChunkData, UploadChunkError, UploadChunkResponse } from '../types.gen';
+import { ackChanges, approveRun, cancelJob, cancelRun, cancelUpload, changePassword, claimRun, completeUpload, createFolder, createSchedule, deleteContent, deleteDevice, deleteFiles, deleteSchedule, disableSchedule, discardRun, enableSchedule, getArchive, getBandwidthLimit, getContent, getDevice, getDeviceStatus, getJob, getJobStats, getMe, getRun, getSchedule, getState, getUploadProgress, listAudit, listChanges, listCrons, listDevices, listFiles, listHeldDeletions, listJobs, listQueues, listRuns, listSchedules, listVersions, listWorkers, login, logout, moveFile, type Options, patchDevice, patchSchedule, pauseQueue, previewSchedule, putArchive, putContent, refresh, registerDevice, reportChanges, reportRun, reportRunProgress, restoreVersion, resumeQueue, resumeUpload, retryJob, runCron, runScheduleNow, setBandwidthLimit, startUpload, uploadChunk } from '../sdk.gen';
+import type { AckChangesData, AckChangesError, AckChangesResponse, ApproveRunData, ApproveRunError, ApproveRunResponse, CancelJobData, CancelJobError, CancelJobResponse, CancelRunData, CancelRunError, CancelRunResponse, CancelUploadData, CancelUploadError, CancelUploadResponse, ChangePasswordData, ChangePasswordError, ChangePasswordResponse, ClaimRunData, ClaimRunError, ClaimRunResponse, CompleteUploadData, CompleteUploadError, CompleteUploadResponse, CreateFolderData, CreateFolderError, CreateFolderResponse, CreateScheduleData, CreateScheduleError, CreateScheduleResponse, DeleteContentData, DeleteContentError, DeleteContentResponse, DeleteDeviceData, DeleteDeviceError, DeleteDeviceResponse, DeleteFilesData, DeleteFilesError, DeleteFilesResponse, DeleteScheduleData, DeleteScheduleError, DeleteScheduleResponse, DisableScheduleData, DisableScheduleError, DisableScheduleResponse, DiscardRunData, DiscardRunError, DiscardRunResponse, EnableScheduleData, EnableScheduleError, EnableScheduleResponse, GetArchiveData, GetArchiveError, GetArchiveResponse, GetBandwidthLimitData, GetBandwidthLimitError, GetBandwidthLimitResponse, GetContentData, GetContentError, GetContentResponse, GetDeviceData, GetDeviceError, GetDeviceResponse, GetDeviceStatusData, GetDeviceStatusError, GetDeviceStatusResponse, GetJobData, GetJobError, GetJobResponse, GetJobStatsData, GetJobStatsError, GetJobStatsResponse, GetMeData, GetMeError, GetMeResponse, GetRunData, GetRunError, GetRunResponse, GetScheduleData, GetScheduleError, GetScheduleResponse, GetStateData, GetStateError, GetStateResponse, GetUploadProgressData, GetUploadProgressError, GetUploadProgressResponse, ListAuditData, ListAuditError, ListAuditResponse, ListChangesData, ListChangesError, ListChangesResponse, ListCronsData, ListCronsError, ListCronsResponse, ListDevicesData, ListDevicesError, ListDevicesResponse, ListFilesData, ListFilesError, ListFilesResponse, ListHeldDeletionsData, ListHeldDeletionsError, ListHeldDeletionsResponse, ListJobsData, ListJobsError, ListJobsResponse, ListQueuesData, ListQueuesError, ListQueuesResponse, ListRunsData, ListRunsError, ListRunsResponse, ListSchedulesData, ListSchedulesError, ListSchedulesResponse, ListVersionsData, ListVersionsError, ListVersionsResponse, ListWorkersData, ListWorkersError, ListWorkersResponse, LoginData, LoginError, LoginResponse, LogoutData, LogoutError, LogoutResponse, MoveFileData, MoveFileError, MoveFileResponse, PatchDeviceData, PatchDeviceError, PatchDeviceResponse, PatchScheduleData, PatchScheduleError, PatchScheduleResponse, PauseQueueData, PauseQueueError, PreviewScheduleData, PreviewScheduleError, PreviewScheduleResponse, PutArchiveData, PutArchiveError, PutArchiveResponse, PutContentData, PutContentError, PutContentResponse, RefreshData, RefreshError, RefreshResponse, RegisterDeviceData, RegisterDeviceError, RegisterDeviceResponse, ReportChangesData, ReportChangesError, ReportChangesResponse, ReportRunData, ReportRunError, ReportRunProgressData, ReportRunProgressError, ReportRunProgressResponse, ReportRunResponse, RestoreVersionData, RestoreVersionError, RestoreVersionResponse, ResumeQueueData, ResumeQueueError, ResumeUploadData, ResumeUploadError, ResumeUploadResponse, RetryJobData, RetryJobError, RunCronData, RunCronError, RunCronResponse, RunScheduleNowData, RunScheduleNowError, RunScheduleNowResponse, SetBandwidthLimitData, SetBandwidthLimitError, SetBandwidthLimitResponse, StartUploadData, StartUploadError, StartUploadResponse, UploadChunkData, UploadChunkError, UploadChunkResponse } from '../types.gen';
 
 /**
  * Sign in
@@ -1522,3 +1522,42 @@ export const listChangesInfiniteOptions = (options?: Options<ListChangesData>) =
     },
     queryKey: listChangesInfiniteQueryKey(options)
 });
+
+/**
+ * Compare a device's files with the tree
+ *
+ * Changes nothing. A file that only the device has is to be uploaded, and never deleted, unless the baseline proves that the server
+ * deleted it.
+ */
+export const reportChangesMutation = (options?: Partial<Options<ReportChangesData>>): UseMutationOptions<ReportChangesResponse, ReportChangesError, Options<ReportChangesData>> => {
+    const mutationOptions: UseMutationOptions<ReportChangesResponse, ReportChangesError, Options<ReportChangesData>> = {
+        mutationFn: async (fnOptions) => {
+            const { data } = await reportChanges({
+                ...options,
+                ...fnOptions,
+                throwOnError: true
+            });
+            return data;
+        }
+    };
+    return mutationOptions;
+};
+
+/**
+ * Acknowledge what was taken in
+ *
+ * Only the paths listed move their baseline, and only when version and hash are the server's.
+ */
+export const ackChangesMutation = (options?: Partial<Options<AckChangesData>>): UseMutationOptions<AckChangesResponse, AckChangesError, Options<AckChangesData>> => {
+    const mutationOptions: UseMutationOptions<AckChangesResponse, AckChangesError, Options<AckChangesData>> = {
+        mutationFn: async (fnOptions) => {
+            const { data } = await ackChanges({
+                ...options,
+                ...fnOptions,
+                throwOnError: true
+            });
+            return data;
+        }
+    };
+    return mutationOptions;
+};
