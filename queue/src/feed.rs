@@ -25,7 +25,7 @@ pub(crate) const BATCH: usize = 500;
 const AHEAD: Duration = Duration::from_millis(20);
 
 /// While another lane is at the database, a lane waits until it has this much to do.
-const WORTH_A_TRIP: usize = 64;
+const WORTH_A_TRIP: usize = 250;
 
 #[derive(Debug)]
 pub(crate) struct Feed {

@@ -23,7 +23,8 @@ const LANES: usize = 2;
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Completes by id and claim, then claims the next. `mine` locks this process's own row, so that no job is claimed for a process
-/// that is being buried right now; it is read only when there is something to claim.
+/// that is being buried right now; it is read only when there is something to claim. `(select queue.now())` is computed once, not for
+/// each row.
 const COMPLETE_AND_CLAIM: &str = "
     with done as (
         delete from queue.jobs job using unnest($1::bigint[], $2::smallint[]) as ended(id, attempt)
@@ -38,10 +39,10 @@ const COMPLETE_AND_CLAIM: &str = "
         where token = $3 and lease_until > now() and exists (select from found) for key share skip locked
     )
     update queue.jobs job
-    set lease_token = $3, attempt = attempt + 1, unique_key = null, deadline = queue.now() + $6
+    set lease_token = $3, attempt = attempt + 1, unique_key = null, deadline = (select queue.now()) + $6
     from found where job.ctid = found.ctid and exists (select from mine)
     returning job.id, job.kind, job.payload::text as payload, job.attempt, job.max_attempts, job.keep, job.trace,
-              extract(epoch from queue.now() - job.run_at)::float8 as waited";
+              extract(epoch from (select queue.now()) - job.run_at)::float8 as waited";
 
 /// Ends runs in every other way; the codes are those of `Ending`. Steps over rows that somebody's transaction has locked and
 /// returns what is left to do of them.

@@ -1,6 +1,7 @@
 //! queue-drain: how fast a full queue empties. 100,000 jobs without work, from the start of the worker until no row is left.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -57,6 +58,48 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
          queue/src/process.rs.)"
     );
     report.write(&server, rounds, &settings)
+}
+
+/// Ours and bare SQL without peers, with the processor time of each job: for profiling on a machine that others use too.
+pub async fn alone(rounds: usize, jobs: usize) -> Result<()> {
+    let server = Server::start().await?;
+    server.synchronous_commit(false).await?;
+    for _ in 0..rounds {
+        for ours in [true, false] {
+            let before = cpu(&server);
+            let rate = if ours { drain_ours(&server, jobs).await? } else { drain_raw(&server, jobs).await? };
+            // Bare SQL runs twice: over one connection, over two.
+            let runs = if ours { 1 } else { 2 } * jobs;
+            let micros = |now: f64, then: f64| (now - then) * 1e6 / runs as f64;
+            let after = cpu(&server);
+            println!(
+                "{}: {rate:.0} jobs/s, {:.1} us a job in Postgres, {:.1} us here, filling included",
+                if ours { "driftless" } else { "raw SQL" },
+                micros(after.0, before.0),
+                micros(after.1, before.1)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Seconds of processor time so far: of this server's processes, living or ended, and of this one.
+fn cpu(server: &Server) -> (f64, f64) {
+    const TICKS: f64 = 100.0;
+    let read = |folder: &Path| -> Option<Vec<f64>> {
+        let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+        let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+        Some(fields.filter_map(|field| field.parse().ok()).collect())
+    };
+    let mut postgres = 0.0;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(server.folder()));
+        if here {
+            postgres += read(&entry.path()).unwrap_or_default().iter().sum::<f64>();
+        }
+    }
+    let own: f64 = read(Path::new("/proc/self")).unwrap_or_default().iter().take(2).sum();
+    (postgres / TICKS, own / TICKS)
 }
 
 async fn fill(pool: &PgPool, jobs: usize) -> Result<()> {

@@ -5,14 +5,20 @@
 
 #![allow(clippy::print_stdout)]
 
+mod chaos;
+mod child;
+mod crash;
 mod drain;
 mod enqueue;
+mod idle;
 mod latency;
 mod peers;
 #[path = "../../../src/postgres/mod.rs"]
 mod postgres;
 mod report;
 mod server;
+
+use std::{error::Error, str::FromStr};
 
 use anyhow::{Result, bail};
 
@@ -26,11 +32,22 @@ async fn main() -> Result<()> {
         "queue-drain" => drain::bench(rounds.unwrap_or(5), jobs.unwrap_or(100_000)).await,
         "queue-enqueue" => enqueue::bench(rounds.unwrap_or(5), jobs.unwrap_or(4000)).await,
         "queue-latency" => latency::bench(rounds.unwrap_or(3), jobs.unwrap_or(1000)).await,
-        _ => bail!("one of queue-drain, queue-enqueue, queue-latency; --rounds N --jobs N"),
+        "queue-crash" => crash::bench(rounds.unwrap_or(3)).await,
+        "queue-idle" => idle::bench(rounds.unwrap_or(3)).await,
+        "alone" => drain::alone(rounds.unwrap_or(5), jobs.unwrap_or(100_000)).await,
+        "chaos" => {
+            let minutes = option(options, "--minutes")?.unwrap_or(1.0);
+            chaos::run(option(options, "--seed")?.unwrap_or(1), minutes).await
+        }
+        "worker" => child::run(options.first().map_or("", String::as_str)).await,
+        _ => bail!(
+            "one of queue-drain, queue-enqueue, queue-latency, queue-crash, queue-idle (--rounds N --jobs N), \
+             chaos (--seed N --minutes M), or alone (drains ours and bare SQL, for profilers)"
+        ),
     }
 }
 
-fn option(options: &[String], name: &str) -> Result<Option<usize>> {
+fn option<T: FromStr<Err: Error + Send + Sync + 'static>>(options: &[String], name: &str) -> Result<Option<T>> {
     let Some(at) = options.iter().position(|o| o == name) else { return Ok(None) };
     let Some(value) = options.get(at + 1) else { bail!("{name} needs a number") };
     Ok(Some(value.parse()?))

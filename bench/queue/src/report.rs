@@ -88,6 +88,15 @@ impl Report {
         self.lines.push(line);
     }
 
+    /// A figure without a peer.
+    pub fn hold(&mut self, figure: &str, unit: &str, ours: &Side, most: f64) {
+        let value = ours.median();
+        let met = if value <= most { "met" } else { "short" };
+        let line = format!("{} {figure}: ours {} {unit}, goal <= {most} {unit}, {met}", self.name, shown(value));
+        println!("{line}");
+        self.lines.push(line);
+    }
+
     /// Writes bench/results/NAME.md.
     pub fn write(&self, server: &Server, rounds: usize, settings: &str) -> Result<()> {
         let cores = std::thread::available_parallelism()?;

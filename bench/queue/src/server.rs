@@ -1,8 +1,14 @@
 //! The Postgres that all sides of a benchmark share.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 
@@ -17,25 +23,44 @@ pub struct Server {
     pub url: String,
     pub pool: PgPool,
     pub version: String,
-    _cluster: PrivatePostgres,
-    _folder: TempDir,
+    data: PathBuf,
+    cluster: PrivatePostgres,
+    folder: TempDir,
 }
 
 impl Server {
     pub async fn start() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("driftless-bench-").tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
-        let data_dir = folder.path().join("data");
-        let search = [postgres::npm_binaries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")))];
-        let cluster = postgres::open(&Options { data_dir: &data_dir, bin: None, search: &search, throw_away: false })?;
+        let cluster = open(&folder)?;
         let url = cluster.url.clone();
         let mut conn = PgConnection::connect(&url).await?;
         conn.execute("alter system set max_wal_size = '8GB'").await?;
         conn.execute("select pg_reload_conf()").await?;
         let version: String = sqlx::query_scalar("show server_version").fetch_one(&mut conn).await?;
+        let data: String = sqlx::query_scalar("show data_directory").fetch_one(&mut conn).await?;
         conn.execute(include_str!("../../../migrations/0001_queue.sql")).await?;
         let pool = PgPoolOptions::new().max_connections(20).connect(&url).await?;
-        Ok(Self { url, pool, version, _cluster: cluster, _folder: folder })
+        Ok(Self { url, pool, version, data: data.into(), cluster, folder })
+    }
+
+    /// Postgres dies as in a crash and comes back.
+    pub async fn crash(&mut self) -> Result<()> {
+        let pid = fs::read_to_string(self.data.join("postmaster.pid"))?;
+        let pid = pid.lines().next().unwrap_or_default().to_owned();
+        let done = Command::new("kill").args(["-QUIT", &pid]).status()?;
+        ensure!(done.success(), "cannot end the server");
+        while self.data.join("postmaster.pid").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The old handle finds that somebody else uses the new server, and leaves it running.
+        self.cluster = open(&self.folder)?;
+        Ok(())
+    }
+
+    /// Where the cluster lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// For all connections made from now on.
@@ -57,4 +82,10 @@ impl Server {
         self.pool.execute("checkpoint").await?;
         Ok(())
     }
+}
+
+fn open(folder: &TempDir) -> Result<PrivatePostgres> {
+    let search = [postgres::npm_binaries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")))];
+    let data_dir = folder.path().join("data");
+    postgres::open(&Options { data_dir: &data_dir, bin: None, search: &search, throw_away: false })
 }

@@ -90,14 +90,14 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{}/{name}{query}", &base[..base.rfind('/').unwrap()])
 }
 
-/// Waits until `holds` answers `Some`, looking again every 10 ms, at most 30 s.
+/// Waits until `holds` answers `Some`, looking again every 10 ms, at most 60 s.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut holds: impl FnMut() -> F) -> T {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = holds().await {
             return found;
         }
-        assert!(Instant::now() < end, "waited 30 s in vain until {what}");
+        assert!(Instant::now() < end, "waited 60 s in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
