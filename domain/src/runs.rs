@@ -406,12 +406,13 @@ pub(crate) async fn wake_next(tx: &mut Tx, device: i64) -> Result<(), Error> {
 
 /// Runs a schedule's device now. While a run of it is open, that one is the answer; `dry_run` only plans.
 pub async fn run_now(tx: &mut Tx, actor: &Actor, schedule_id: i64, dry_run: bool) -> Result<Uuid, Error> {
-    let device: i64 = sqlx::query_scalar("select device_id from schedules where user_id = $1 and id = $2 for key share")
-        .bind(actor.user_id())
-        .bind(schedule_id)
-        .fetch_optional(&mut **tx)
-        .await?
-        .ok_or(Error::NoSchedule)?;
+    let device: i64 =
+        sqlx::query_scalar("select device_id from schedules where user_id = $1 and id = $2 for key share")
+            .bind(actor.user_id())
+            .bind(schedule_id)
+            .fetch_optional(&mut **tx)
+            .await?
+            .ok_or(Error::NoSchedule)?;
     // Two requests at once take turns here, so the second finds the first one's run.
     sqlx::query("select from devices where id = $1 for no key update").bind(device).execute(&mut **tx).await?;
     let open: Option<Uuid> = sqlx::query_scalar(

@@ -82,12 +82,13 @@ pub(super) fn owner_of(data: &Path) -> Result<RunAs> {
 }
 
 /// Hands `home` to an account that can reach the binaries and `home`; for root without such an account, a user namespace.
-pub(super) fn choose_account(bin: &Path, home: &Path) -> Result<RunAs> {
+/// A throw-away cluster prefers `nobody`: tests run workers without rights, which must reach its socket.
+pub(super) fn choose_account(bin: &Path, home: &Path, throw_away: bool) -> Result<RunAs> {
     if !geteuid().is_root() {
         return Ok(RunAs::Myself);
     }
     let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    for name in ["postgres", "nobody"] {
+    for name in if throw_away { ["nobody", "postgres"] } else { ["postgres", "nobody"] } {
         let Some((uid, gid)) = ids_of(name, &accounts) else {
             continue;
         };

@@ -153,7 +153,7 @@ impl Cluster {
         }
         let run_as = match made_by {
             Some(_) => owner_of(&data)?,
-            None => choose_account(&bin, &home)?,
+            None => choose_account(&bin, &home, options.throw_away)?,
         };
         let cluster = Self { home, bin, run_as, throw_away: options.throw_away };
         if made_by.is_none() {

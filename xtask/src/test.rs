@@ -1,9 +1,14 @@
 //! `cargo xtask test`: every check and test there is, cheap ones first. A part that fails does not stop the others, except those
 //! that stand on it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use rustix::process::geteuid;
 
 use crate::{
     build::{web_app, with_tests},
@@ -111,11 +116,20 @@ fn rust(root: &Path, report: &mut Report) {
 }
 
 /// One cluster for all tests: each makes its own database from a template. It has a fixed place, so that a run that was
-/// broken off leaves no more than one behind, which the next run adopts and stops.
+/// broken off leaves no more than one behind, which the next run adopts and stops; below /tmp, because tests run workers as
+/// `nobody`, who may not pass through the folders above a clone.
 fn throw_away_postgres(root: &Path) -> Result<PrivatePostgres> {
-    let data_dir = root.join("target/test-postgres");
-    if data_dir.exists() && !data_dir.join("postgres/data/postmaster.pid").exists() {
-        fs::remove_dir_all(&data_dir).context("cannot remove the last run's Postgres")?;
+    let clone = fs::metadata(root).context("cannot look at the project's folder")?;
+    let data_dir = PathBuf::from(format!("/tmp/driftless-test-{:x}-{:x}", clone.dev(), clone.ino()));
+    match fs::symlink_metadata(&data_dir) {
+        // Anybody may have made it before us.
+        Ok(found) if !found.is_dir() || found.uid() != geteuid().as_raw() => {
+            bail!("{} is not a folder of yours: remove it", data_dir.display())
+        }
+        Ok(_) if !data_dir.join("postgres/data/postmaster.pid").exists() => {
+            fs::remove_dir_all(&data_dir).context("cannot remove the last run's Postgres")?;
+        }
+        _ => {}
     }
     let search = postgres_search(root);
     postgres::open(&Options { data_dir: &data_dir, bin: None, search: &search, throw_away: true })
