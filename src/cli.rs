@@ -27,6 +27,12 @@ pub enum Command {
     },
     /// Bring the database to this version and stop.
     Migrate,
+    /// Look for damage: references of files that lead nowhere. Changes nothing.
+    Verify {
+        /// Read all bytes and compare their hashes.
+        #[arg(long)]
+        read: bool,
+    },
     /// Print the OpenAPI document. Needs no database.
     Openapi,
     /// Make and mend accounts.

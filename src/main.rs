@@ -45,6 +45,7 @@ fn run(command: Command) -> Result<()> {
         Command::Serve { no_worker } => runtime.block_on(serve::serve(settings, !no_worker)),
         Command::Work { until_idle } => runtime.block_on(work::work(settings, until_idle)),
         Command::Migrate => runtime.block_on(migrate(settings)),
+        Command::Verify { read } => runtime.block_on(verify(settings, read)),
         Command::User(command) => runtime.block_on(user::run(settings, command)),
         Command::Audit(Audit::Verify) => runtime.block_on(verify_audit(settings)),
         Command::Openapi => Ok(()),
@@ -69,6 +70,23 @@ async fn verify_audit(settings: Settings) -> Result<()> {
     let whole = outcome?;
     let until = whole.until.map_or_else(String::new, |at| format!(", up to {}", at.to_rfc3339()));
     say(&format!("the audit holds: {} entries and {} lines{until}", whole.entries, whole.lines))
+}
+
+async fn verify(settings: Settings, read: bool) -> Result<()> {
+    let database = Database::open(&settings).await?;
+    let looked = async {
+        let domain = database.domain(settings, 2).await?;
+        Ok::<_, anyhow::Error>(driftless_domain::verify::verify(&domain, read).await?)
+    };
+    let looked = looked.await;
+    database.close().await;
+    let found = looked?;
+    for problem in &found.problems {
+        say(problem)?;
+    }
+    say(&format!("{} users, {} packs, {} chunks: {} problems", found.users, found.packs, found.chunks, found.broken))?;
+    anyhow::ensure!(found.broken == 0, "the store is damaged");
+    Ok(())
 }
 
 /// What a command answers, on standard output.

@@ -31,6 +31,7 @@ pub mod sessions;
 pub mod store;
 pub mod tree;
 pub mod uploads;
+pub mod verify;
 
 pub use actor::Actor;
 pub use db::{Domain, Tx};

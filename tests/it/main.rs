@@ -12,6 +12,7 @@ mod audit;
 mod auth;
 mod bandwidth;
 mod binary;
+mod cleanup;
 mod devices;
 mod dispatch;
 mod executions;

@@ -1,0 +1,215 @@
+//! The collector beside commits and uploads, the cleanup on demand, and looking for damage.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use driftless_domain::{
+    Actor, cleanup,
+    commit::{self, Base, Batch, Change, OnConflict, Origin},
+    contents,
+    error::Fault,
+    ingest::{Contents, Ingest, Ingested},
+    sessions, verify,
+};
+use driftless_sync::{
+    hash::{ContentHash, Hasher},
+    path::TreePath,
+};
+use futures::{StreamExt, stream};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, App, send, until};
+
+const NULL: Value = Value::Null;
+
+async fn put(app: &App, token: &str, path: &str, bytes: &[u8]) -> Answer {
+    let request = app.request(Method::PUT, &format!("/api/files/content?path={path}")).bearer_auth(token);
+    send(request.header("content-type", "application/octet-stream").body(bytes.to_vec())).await
+}
+
+/// Begins an upload of two pieces and sends the first; its id.
+async fn half_an_upload(app: &App, token: &str, name: &str) -> String {
+    let body = json!({"file_path": format!("/{name}"), "file_name": name, "total_size": 100_000, "chunk_size": 65_536});
+    let id = app.call(token, Method::POST, "/api/sync/upload/start", body).await.expect(200).json();
+    let id = id["upload_id"].as_str().unwrap().to_owned();
+    let piece: Vec<u8> = name.bytes().cycle().take(65_536).collect();
+    let hash = ContentHash::of(&piece);
+    let path = format!("/api/sync/upload/{id}/chunk/0?chunk_hash={hash}");
+    let request = app.request(Method::POST, &path).bearer_auth(token);
+    send(request.header("content-type", "application/octet-stream").body(piece)).await.expect(200);
+    id
+}
+
+/// All objects of the store.
+fn objects(app: &App) -> Vec<PathBuf> {
+    fn walk(folder: PathBuf, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    walk(app.domain.settings().store.clone(), &mut found);
+    found
+}
+
+async fn actor(app: &App, token: &str) -> Actor {
+    sessions::authenticate(&app.domain, token).await.unwrap()
+}
+
+async fn ingest(app: &App, actor: &Actor, bytes: &[u8]) -> (Contents, Ingested) {
+    let mut ingest = Ingest::new(&app.domain, actor);
+    let source = stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(bytes))]);
+    let contents = ingest.add(source).await.unwrap();
+    (contents, ingest.finish().await.unwrap())
+}
+
+fn change(path: &str, contents: Contents) -> Vec<Change> {
+    vec![Change::Put {
+        path: TreePath::parse(path).unwrap(),
+        contents,
+        modified_at: None,
+        executable: None,
+        base: Base::Any,
+        on_conflict: OnConflict::Refuse,
+        held: None,
+    }]
+}
+
+/// Nothing dangles, and every version reads back as what it says it is.
+async fn is_whole(app: &App, actor: &Actor) {
+    let found = verify::verify(&app.domain, true).await.unwrap();
+    assert_eq!((found.broken, &found.problems), (0, &vec![]));
+    let versions: Vec<i64> = sqlx::query_scalar("select seq from versions where sha256 is not null order by seq")
+        .fetch_all(app.domain.pool())
+        .await
+        .unwrap();
+    for version in versions {
+        let mut tx = app.domain.begin(actor).await.unwrap();
+        let reader = contents::open(&mut tx, &app.domain, actor, version).await.unwrap();
+        drop(tx);
+        let mut hasher = Hasher::new();
+        let mut pieces = std::pin::pin!(reader.all());
+        while let Some(piece) = pieces.next().await {
+            hasher.update(&piece.unwrap());
+        }
+        assert_eq!(hasher.finish(), reader.file.hash, "version {version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_after_the_collector_finds_the_chunk_gone_and_sends_it_again() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    let actor = actor(&app, &token).await;
+    let upload = half_an_upload(&app, &token, "piece").await;
+    app.call(&token, Method::DELETE, &format!("/api/sync/upload/{upload}"), NULL).await;
+    let piece: Vec<u8> = "piece".bytes().cycle().take(65_536).collect();
+    // The collector has locked the chunk and is about to delete it when somebody puts the same contents.
+    let mut collector = app.domain.begin_system().await.unwrap();
+    sqlx::query("select from chunks for update").execute(&mut *collector).await.unwrap();
+    let puts = put(&app, &token, "/again", &piece);
+    let collects = async {
+        let waiting = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+        let waits = async || sqlx::query_scalar(waiting).fetch_one(app.domain.pool()).await.unwrap();
+        until("the put waits", async || if waits().await { Some(()) } else { None }).await;
+        sqlx::query("delete from chunks").execute(&mut *collector).await.unwrap();
+        sqlx::query("update packs set chunks = 0, state = 'dead', dead_at = queue.now()")
+            .execute(&mut *collector)
+            .await
+            .unwrap();
+        collector.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(puts, collects);
+    assert!(answer.status < 300, "{}", answer.text());
+
+    // Contents that are not stored, and not along either, are named; sent again they are taken.
+    let (contents, ingested) = ingest(&app, &actor, b"only a promise").await;
+    drop(ingested);
+    let origin = Origin::Person;
+    let refused = commit::apply(&app.domain, &actor, Batch::new(origin, change("/promise", contents.clone()))).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.code(), "chunks.missing");
+    let (_, ingested) = ingest(&app, &actor, b"only a promise").await;
+    commit::apply(&app.domain, &actor, Batch::with(origin, change("/promise", contents), ingested)).await.unwrap();
+    is_whole(&app, &actor).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_uploads_and_the_collector_side_by_side_lose_nothing() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    let actor = actor(&app, &token).await;
+    let payload = |n: usize| -> Vec<u8> { format!("contents {n} ").bytes().cycle().take(3000 + n).collect() };
+    let (app_, token_, actor_) = (&app, &token, &actor);
+    let writers = (0..4).map(|writer| async move {
+        for n in 0..25 {
+            let path = format!("/{}/{}", writer, n % 5);
+            let answer = put(app_, token_, &path, &payload((writer * 7 + n * 3) % 11)).await;
+            assert!(answer.status < 300 || answer.code() == "chunks.missing", "{}", answer.text());
+        }
+    });
+    // Uploads of the very contents that others commit: giving them up makes and unmakes references all the time.
+    let uploaders = (0..2).map(|uploader| async move {
+        for n in 0..12 {
+            let id = half_an_upload(app_, token_, &format!("u{}", (uploader + n) % 3)).await;
+            app_.call(token_, Method::DELETE, &format!("/api/sync/upload/{id}"), NULL).await;
+            let (_, ingested) = ingest(app_, actor_, &payload((uploader + n) % 11)).await;
+            drop(ingested);
+        }
+    });
+    let collector = async {
+        let mut collected = 0;
+        for _ in 0..40 {
+            collected += cleanup::sweep(&app.domain).await.unwrap().chunks;
+        }
+        collected
+    };
+    let (_, _, collected) =
+        tokio::join!(futures::future::join_all(writers), futures::future::join_all(uploaders), collector);
+    let rest = cleanup::sweep(&app.domain).await.unwrap().chunks;
+    assert!(collected + rest > 0, "the collector had something to do");
+    is_whole(&app, &actor).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_starts_it_at_once_and_sees_what_it_did() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    let worker = {
+        let (domain, stop) = (app.domain.clone(), app.stop.clone());
+        let process = app.domain.worker().unwrap().clone();
+        tokio::spawn(async move { driftless_jobs::run(domain, &process, stop).await })
+    };
+    let done = async || {
+        let page = app.call(&admin, Method::GET, "/api/audit?action=cleanup", NULL).await.expect(200).json();
+        page["entries"].as_array().unwrap().len()
+    };
+    let path = "/api/jobs/crons/cleanup/run";
+    until("the cron is known", async || (app.call(&admin, Method::POST, path, NULL).await.status < 300).then_some(()))
+        .await;
+    until("it has run", async || (done().await > 0).then_some(())).await;
+    let page = app.call(&admin, Method::GET, "/api/audit?action=cleanup", NULL).await.expect(200).json();
+    assert_eq!(page["entries"][0]["details"]["uploads"], 0, "{page}");
+    app.stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_and_named() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    put(&app, &token, "/a", b"what will be damaged").await.expect(201);
+    let found = verify::verify(&app.domain, true).await.unwrap();
+    assert_eq!((found.users, found.packs, found.chunks, found.broken), (1, 1, 1, 0));
+    let object = objects(&app).pop().unwrap();
+    std::fs::write(&object, b"what has been damagex").unwrap();
+    assert_eq!(verify::verify(&app.domain, false).await.unwrap().broken, 0, "only reading tells");
+    assert_eq!(verify::verify(&app.domain, true).await.unwrap().broken, 1);
+    std::fs::remove_file(&object).unwrap();
+    assert_eq!(verify::verify(&app.domain, false).await.unwrap().broken, 1);
+    sqlx::query("delete from chunks").execute(app.domain.pool()).await.unwrap();
+    let found = verify::verify(&app.domain, false).await.unwrap();
+    assert!(found.problems[0].contains("is needed and not stored"), "{:?}", found.problems);
+}
