@@ -101,8 +101,7 @@ pub struct Swept {
 
 /// Does all of it. Periodic and on demand alike; two at once do no harm.
 pub async fn sweep(domain: &Domain) -> Result<Swept, Error> {
-    let mut swept = Swept::default();
-    swept.uploads = expired_uploads(domain).await?;
+    let mut swept = Swept { uploads: expired_uploads(domain).await?, ..Swept::default() };
     let living = living(domain).await?;
     swept.transfers = orphaned_ingests(domain, &living).await?;
     let users: Vec<i64> =

@@ -444,6 +444,33 @@ async fn last_hour(tx: &mut Tx, device: i64, side: Side) -> Result<u64, Error> {
     Ok(files.unsigned_abs())
 }
 
+/// Where the tree gets a file as a copy of another of its files: the copy's path and the other's.
+fn copies_on_the_server(plan: &plan::Plan) -> HashMap<&TreePath, &TreePath> {
+    plan.actions
+        .iter()
+        .filter_map(|action| match &action.step {
+            Step::Write { from: (Side::Server, from), .. } if action.on == Side::Server => Some((&action.path, from)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What both sides hold alike and no baseline says yet.
+fn identical(scope: &Scope, ground: &Ground, plan: &plan::Plan) -> Vec<Transfer> {
+    let agreed = plan.records.iter().filter_map(|record| match record {
+        plan::Record::Agree { path, content: Content::File(file) } => Some((path, file)),
+        _ => None,
+    });
+    agreed
+        .map(|(path, file)| Transfer {
+            path: scope.relative(path).unwrap_or_else(|| path.clone()),
+            from: None,
+            version: ground.server.get(path).map_or(0, |n| n.version),
+            file: file.clone(),
+        })
+        .collect()
+}
+
 /// The plan as lists for the device. A move is told as its two halves: contents that are known move no bytes.
 fn lists(scope: &Scope, ground: &Ground, plan: &plan::Plan) -> Answer {
     let mut answer = Answer {
@@ -458,14 +485,7 @@ fn lists(scope: &Scope, ground: &Ground, plan: &plan::Plan) -> Answer {
     };
     let relative = |path: &TreePath| scope.relative(path).unwrap_or_else(|| path.clone());
     let version = |path: &TreePath| ground.server.get(path).map_or(0, |n| n.version);
-    let copies: HashMap<&TreePath, &TreePath> = plan
-        .actions
-        .iter()
-        .filter_map(|action| match &action.step {
-            Step::Write { from: (Side::Server, from), .. } if action.on == Side::Server => Some((&action.path, from)),
-            _ => None,
-        })
-        .collect();
+    let copies = copies_on_the_server(plan);
     for action in &plan.actions {
         let moved = |from: &TreePath| (from != &action.path).then(|| relative(from));
         match (&action.step, action.on) {
@@ -515,17 +535,7 @@ fn lists(scope: &Scope, ground: &Ground, plan: &plan::Plan) -> Answer {
             (Step::CreateFolder | Step::DeleteFolder, _) => {}
         }
     }
-    for record in &plan.records {
-        if let plan::Record::Agree { path, content: Content::File(file) } = record {
-            let path_on_device = relative(path);
-            answer.identical.push(Transfer {
-                path: path_on_device,
-                from: None,
-                version: version(path),
-                file: file.clone(),
-            });
-        }
-    }
+    answer.identical = identical(scope, ground, plan);
     answer.conflicts = plan.conflicts.iter().cloned().map(|c| Conflict { path: relative(&c.path), ..c }).collect();
     answer
 }
