@@ -217,8 +217,8 @@ async fn the_audit_verifies_from_the_shell_until_somebody_touches_it() {
         held.out,
         held.err
     );
-    let log = std::fs::read_dir(folder.join("audit")).unwrap().map(|e| e.unwrap().path());
-    let log = log.filter(|p| p.extension().is_some_and(|e| e == "log")).next().unwrap();
+    let mut files = std::fs::read_dir(folder.join("audit")).unwrap().map(|e| e.unwrap().path());
+    let log = files.find(|p| p.extension().is_some_and(|e| e == "log")).unwrap();
     let text = std::fs::read_to_string(&log).unwrap();
     std::fs::write(&log, text.replace("user_created", "user_forgiven")).unwrap();
     let touched = run(driftless(&["audit", "verify"], &settings), "");

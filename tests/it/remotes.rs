@@ -484,7 +484,9 @@ fn interrupt_entry(
 async fn large_files_travel_both_ways_in_pieces() {
     let place = Place::new().await;
     let long = |seed: u8, length: u32| -> String {
-        (0..length).map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26 ^ seed % 2)).collect()
+        (0..length)
+            .map(|n| char::from((b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26) ^ (seed % 2)))
+            .collect()
     };
     let (first, second) = (long(0, 9_000_000), long(1, 5_000_000));
     for n in 0..6 {

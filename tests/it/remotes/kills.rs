@@ -137,7 +137,7 @@ pub async fn hold(kills: usize) {
         assert_eq!(state, State::Succeeded, "seed {seed}: {:?}", place.finished(run).await);
         model.check(&place, seed).await;
     }
-    drop(worker.terminate());
+    assert!(worker.terminate().success());
     sweeper.drain(Duration::from_secs(5)).await;
     place.assert_settled().await;
 }
