@@ -46,6 +46,15 @@ enum Verb {
         #[arg(value_enum)]
         parts: Vec<test::Part>,
     },
+    /// Kill workers and Postgres under load and count what is lost or done twice; the last line says it.
+    Chaos {
+        /// Repeats the faults of a run; the commit's hash by default.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How long the faults go on.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+    },
     /// Write openapi/openapi.json and the TypeScript client anew.
     Gen,
     /// Check the rules of CONTRIBUTING.md that no compiler checks.
@@ -75,6 +84,7 @@ fn run(verb: Verb, root: &Path) -> Result<()> {
         Verb::Run { release, arguments } => build::run(root, release, &arguments),
         Verb::Build => build::build(root),
         Verb::Test { parts } => test::test(root, &parts),
+        Verb::Chaos { seed, minutes } => test::chaos(root, seed, minutes),
         Verb::Gen => generate::write(root),
         Verb::Tidy => tidy::tidy(root),
         Verb::Bench { name, arguments } => bench::bench(root, name.as_deref(), &arguments),

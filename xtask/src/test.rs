@@ -143,3 +143,14 @@ fn browser(root: &Path, server: &Path, report: &mut Report) {
     e2e.args(["run", "e2e"]).env("DRIFTLESS_BIN", server).env("PATH", path_with_postgres(root));
     report.tests("browser tests", &mut e2e);
 }
+
+/// Faults against the shipped binary for as long as it is told; tests/chaos says which.
+pub fn chaos(root: &Path, seed: Option<u64>, minutes: f64) -> Result<()> {
+    let mut command = cargo(root);
+    command.args(["test", "--locked", "--quiet", "--package", "driftless", "--test", "chaos", "--"]);
+    command.args(["--minutes", &minutes.to_string()]).env("PATH", path_with_postgres(root));
+    if let Some(seed) = seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    run(&mut command)
+}
