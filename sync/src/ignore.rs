@@ -202,12 +202,12 @@ mod tests {
         let folder =
             |text: &str, include_subfolders, enabled| SelectedFolder { path: path(text), include_subfolders, enabled };
         let selection =
-            [folder("/work", true, true), folder("/work/old", true, false), folder("/pictures", false, true)];
+            [folder("/docs", true, true), folder("/docs/old", true, false), folder("/pictures", false, true)];
         for (text, is_folder, selected) in [
-            ("/work", true, true),
-            ("/work/a/b.txt", false, true),
-            ("/work/old", true, false),
-            ("/work/old/b.txt", false, false),
+            ("/docs", true, true),
+            ("/docs/a/b.txt", false, true),
+            ("/docs/old", true, false),
+            ("/docs/old/b.txt", false, false),
             ("/pictures", true, true),
             ("/pictures/a.jpg", false, true),
             ("/pictures/2026", true, false),
