@@ -341,10 +341,14 @@ impl<'a> Run<'a> {
                 }
             }
         };
-        tokio::select! {
+        let ended = tokio::select! {
             ended = self.attempt() => ended,
             () = look => unreachable!("looking never ends by itself"),
+        };
+        if ended.is_ok() {
+            self.execution.progress(&self.meter.progress()).await?;
         }
+        ended
     }
 
     async fn attempt(&mut self) -> Result<End, Error> {

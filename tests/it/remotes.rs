@@ -6,7 +6,7 @@ mod place;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use driftless_domain::{
-    runs::{self, Side, State},
+    runs::{self, Progress, Side, State},
     schedules::{Direction, Fields, Resolution},
 };
 
@@ -22,6 +22,8 @@ async fn the_first_run_brings_everything_in_and_the_second_changes_nothing() {
     let run = place.sync().await;
     assert_eq!((run.state, run.planned, run.counts.executed), (State::Succeeded, Some(5), 5), "{run:?}");
     assert_eq!((run.counts.uploaded, run.counts.bytes_uploaded, run.counts.folders), (3, 2, 2));
+    let all = Progress { files_done: 5, files_total: 5, bytes_done: 2, bytes_total: 2 };
+    assert_eq!(run.progress, Some(all), "the last progress shown is not that of the end");
     assert_eq!(
         place.tree().await,
         text(&[("/a.txt", "a"), ("/docs/b.txt", "b"), ("/docs/empty.txt", ""), ("/hollow/", "")])

@@ -73,7 +73,8 @@ pub struct Execution {
     fence: i64,
     dry_run: bool,
     options: Options,
-    last_progress: Mutex<Option<Instant>>,
+    /// How far it was said to be, and when that was last written.
+    reached: Mutex<(Option<Progress>, Option<Instant>)>,
 }
 
 /// A run as taking it needs it.
@@ -197,7 +198,7 @@ pub async fn start(domain: &Domain, run: Uuid, job: Job) -> Result<Started, Erro
             resolve_conflicts: taken.resolve_conflicts,
             direction: taken.direction,
         },
-        last_progress: Mutex::new(None),
+        reached: Mutex::default(),
     })))
 }
 
@@ -335,14 +336,15 @@ impl Execution {
         Ok(tx.commit().await?)
     }
 
-    /// Shows how far it is, at most once a second, and hears whether to go on. Call it as often as you like.
+    /// Shows how far it is, at most once a second and at the end, and hears whether to go on. Call it as often as you like.
     pub async fn progress(&self, progress: &Progress) -> Result<Signal, Error> {
         {
-            let mut last = self.last_progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if last.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+            let mut reached = self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            reached.0 = Some(progress.clone());
+            if reached.1.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
                 return Ok(Signal::Continue);
             }
-            *last = Some(Instant::now());
+            reached.1 = Some(Instant::now());
         }
         let mut tx = self.domain.begin(&self.actor).await?;
         let cancel: Option<bool> = sqlx::query_scalar(
@@ -486,13 +488,17 @@ impl Execution {
     }
 
     async fn store(&self, tx: &mut Tx, counts: &Counts, left_out: &[LeftOut]) -> Result<(), Error> {
-        sqlx::query("update runs set counts = $2, left_out = $3, left_out_count = $4 where id = $1")
-            .bind(self.run)
-            .bind(Json(counts))
-            .bind(shown(left_out))
-            .bind(left_out.len() as i64)
-            .execute(&mut **tx)
-            .await?;
+        let reached = self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0.clone();
+        sqlx::query(
+            "update runs set counts = $2, left_out = $3, left_out_count = $4, progress = coalesce($5, progress) where id = $1",
+        )
+        .bind(self.run)
+        .bind(Json(counts))
+        .bind(shown(left_out))
+        .bind(left_out.len() as i64)
+        .bind(reached.map(Json))
+        .execute(&mut **tx)
+        .await?;
         Ok(())
     }
 
