@@ -83,7 +83,7 @@ export const de: Catalogue = {
   },
   runs: {
     title: 'Läufe', lead: 'Jeder Abgleich: was er tat und was er ausließ.', device: 'Gerät', state: 'Zustand', empty: 'Noch keine Läufe', emptyHint: 'Ein Lauf erscheint, wenn ein Zeitplan fällig ist oder wenn du auf der Seite Sync „Jetzt starten“ drückst.', toSync: 'Zu Sync',
-    emptyFilter: 'Kein Lauf passt', emptyFilterHint: 'Wähle andere Filter.', started: 'Begonnen', took: 'Dauer', found: 'Änderungen', created: 'Angelegt', finished: 'Beendet', due: 'Fällig', attempts: 'Versuche', missedCount: '{{count}} Termine',
+    emptyFilter: 'Kein Lauf passt', emptyFilterHint: 'Wähle andere Filter.', started: 'Begonnen', took: 'Dauer', found: 'Änderungen', created: 'Angelegt', finished: 'Beendet', due: 'Fällig', attempts: 'Versuche', missedCount: '{{count, number}} Termine',
   },
   trigger: { schedule: 'Nach Plan', manual: 'Von Hand', on_change: 'Bei Änderung' },
   state: {
@@ -97,17 +97,17 @@ export const de: Catalogue = {
     title: 'Lauf von {{device}}', dry: 'Probelauf', dryHint: 'Nichts wurde geändert. Das würde ein Lauf tun.', cancel: 'Lauf abbrechen', cancelTitle: 'Diesen Lauf abbrechen?', cancelText: 'Er hält nach der laufenden Datei an. Was abgeglichen ist, bleibt.', cancelDo: 'Lauf abbrechen', keep: 'Weiterlaufen lassen',
     progress: 'Fortschritt', files: '{{done}} von {{total}} Dateien', bytes: '{{done}} von {{total}}', scanning: 'Vergleicht beide Seiten…', error: 'Der Lauf ist gescheitert', lastError: 'Letzter Fehler', facts: 'Auf einen Blick', counts: 'Was er tat',
     plan: 'Plan', planEmpty: 'Nichts zu tun: Beide Seiten stimmen überein.', unplanned: 'Ausgelassen', unplannedHint: 'Damit geschah nichts, in keiner Richtung, und nichts davon wurde gelöscht.', filter: 'Nach Pfad filtern',
-    of: '{{shown}} von {{total}}',
+    of: '{{shown, number}} von {{total, number}}',
     held: {
-      title_one: '{{count}} Löschung wartet auf dich', title_other: '{{count}} Löschungen warten auf dich', text: 'Dieser Lauf würde mehr löschen als üblich, deshalb hat er nichts gelöscht. Alles andere ist abgeglichen. Sieh die Liste durch und entscheide dann.',
-      approve_one: 'Diese Datei löschen', approve_other: 'Diese {{count}} Dateien löschen', discard: 'Alle Dateien behalten', approveTitle: 'Diese Dateien löschen?', approveText_one: '{{count}} Datei wird gelöscht, genau die aufgeführte. Versionen bleiben in der Historie.', approveText_other: '{{count}} Dateien werden gelöscht, genau die aufgeführten. Versionen bleiben in der Historie.',
+      title_one: '{{count, number}} Löschung wartet auf dich', title_other: '{{count, number}} Löschungen warten auf dich', text: 'Dieser Lauf würde mehr löschen als üblich, deshalb hat er nichts gelöscht. Alles andere ist abgeglichen. Sieh die Liste durch und entscheide dann.',
+      approve_one: 'Diese Datei löschen', approve_other: 'Diese {{count, number}} Dateien löschen', discard: 'Alle Dateien behalten', approveTitle: 'Diese Dateien löschen?', approveText_one: '{{count, number}} Datei wird gelöscht, genau die aufgeführte. Versionen bleiben in der Historie.', approveText_other: '{{count, number}} Dateien werden gelöscht, genau die aufgeführten. Versionen bleiben in der Historie.',
       discardTitle: 'Alle Dateien behalten?', discardText: 'Der Lauf endet und löscht nichts. Was auf einer Seite fehlt, fehlt dort bis zum nächsten Lauf.', list: 'Was gelöscht würde',
       folderTitle: 'Der Ordner wartet auf dich', folderText: 'Nichts wurde gelöscht oder geändert. Bring den Ordner in Ordnung und versuche es dann erneut.', end: 'Lauf beenden',
     },
     action: { upload: 'Hochladen', download: 'Herunterladen', copy: 'Kopieren', set_metadata: 'Zeit setzen', move: 'Verschieben', create_folder: 'Neuer Ordner', delete: 'Löschen', delete_folder: 'Ordner entfernen', delete_device: 'Auf Gerät löschen', delete_server: 'Auf Server löschen', conflict: 'Konflikt' },
     side: { device: 'auf Gerät', server: 'auf Server' },
     kept: { device: 'Die des Geräts bleibt.', server: 'Die des Servers bleibt.', both: 'Beide bleiben.', open: 'Bleibt auf beiden Seiten, wie es ist.' },
-    andMore: 'Und {{count}} weitere.', notRun: 'Warum er nicht lief',
+    andMore: 'Und {{count, number}} weitere.', notRun: 'Warum er nicht lief',
     count: { executed: 'Schritte', uploaded: 'Hochgeladen', downloaded: 'Heruntergeladen', deleted_on_device: 'Auf Gerät gelöscht', deleted_on_server: 'Auf Server gelöscht', moved: 'Verschoben', folders: 'Ordner', conflicts: 'Konflikte', skipped: 'Ausgelassen', bytes_uploaded: 'Zum Server', bytes_downloaded: 'Zum Gerät' },
     reason: {
       name: { ignored: 'Durch Regel ausgenommen', not_utf8: 'Name ist kein UTF-8', clash: 'Zwei Namen für einen Pfad' },
@@ -117,8 +117,8 @@ export const de: Catalogue = {
     },
   },
   devices: {
-    title: 'Geräte', lead: 'Womit deine Dateien abgeglichen werden.', empty: 'Noch keine Geräte', emptyHint: 'Melde das erste auf der Seite Sync an.', toSync: 'Gerät anmelden', client: 'Rechner', remote: 'Ordner auf dem Server', seen: 'Zuletzt gesehen', pending: 'Ausstehend', pendingCount_one: '{{count}} Änderung', pendingCount_other: '{{count}} Änderungen',
-    conflicts_one: '{{count}} Konflikt', conflicts_other: '{{count}} Konflikte', inStep: 'Im Gleichstand', base: 'Dateien', edit: 'Bearbeiten', remove: 'Entfernen', editTitle: 'Gerät bearbeiten', name: 'Name', ignore: 'Ausnahmen', ignoreHint: 'Eine je Zeile, wie in .gitignore. Was passt, bleibt auf beiden Seiten unberührt und wird nie gelöscht.',
+    title: 'Geräte', lead: 'Womit deine Dateien abgeglichen werden.', empty: 'Noch keine Geräte', emptyHint: 'Melde das erste auf der Seite Sync an.', toSync: 'Gerät anmelden', client: 'Rechner', remote: 'Ordner auf dem Server', seen: 'Zuletzt gesehen', pending: 'Ausstehend', pendingCount_one: '{{count, number}} Änderung', pendingCount_other: '{{count, number}} Änderungen',
+    conflicts_one: '{{count, number}} Konflikt', conflicts_other: '{{count, number}} Konflikte', inStep: 'Im Gleichstand', base: 'Dateien', edit: 'Bearbeiten', remove: 'Entfernen', editTitle: 'Gerät bearbeiten', name: 'Name', ignore: 'Ausnahmen', ignoreHint: 'Eine je Zeile, wie in .gitignore. Was passt, bleibt auf beiden Seiten unberührt und wird nie gelöscht.',
     changed: 'Gerät gespeichert.', removeTitle: '{{name}} entfernen?', removeText: 'Seine Zeitpläne enden, sein Zugang erlischt sofort. Keine Datei wird gelöscht, weder hier noch dort.', removed: 'Gerät entfernt.',
   },
   activity: {

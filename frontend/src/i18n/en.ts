@@ -82,7 +82,7 @@ export const en = {
   },
   runs: {
     title: 'Runs', lead: 'Every sync: what it did and what it left out.', device: 'Device', state: 'State', empty: 'No runs yet', emptyHint: 'A run appears when a schedule is due, or when you press “Run now” on the Sync page.', toSync: 'Go to Sync',
-    emptyFilter: 'No run matches', emptyFilterHint: 'Choose other filters.', started: 'Started', took: 'Took', found: 'Changes', created: 'Created', finished: 'Finished', due: 'Due', attempts: 'Attempts', missedCount: '{{count}} dates',
+    emptyFilter: 'No run matches', emptyFilterHint: 'Choose other filters.', started: 'Started', took: 'Took', found: 'Changes', created: 'Created', finished: 'Finished', due: 'Due', attempts: 'Attempts', missedCount: '{{count, number}} dates',
   },
   trigger: { schedule: 'By schedule', manual: 'By hand', on_change: 'On change' },
   state: {
@@ -96,17 +96,17 @@ export const en = {
     title: 'Run of {{device}}', dry: 'Dry run', dryHint: 'Nothing was changed. This is what a run would do.', cancel: 'Cancel run', cancelTitle: 'Cancel this run?', cancelText: 'It stops after the current file. What has been synced stays.', cancelDo: 'Cancel run', keep: 'Let it run',
     progress: 'Progress', files: '{{done}} of {{total}} files', bytes: '{{done}} of {{total}}', scanning: 'Comparing both sides…', error: 'The run failed', lastError: 'Last error', facts: 'At a glance', counts: 'What it did',
     plan: 'Plan', planEmpty: 'Nothing to do: both sides agree.', unplanned: 'Left out', unplannedHint: 'These took no action, either way, and nothing of them was deleted.', filter: 'Filter by path',
-    of: '{{shown}} of {{total}}',
+    of: '{{shown, number}} of {{total, number}}',
     held: {
-      title_one: '{{count}} deletion waits for you', title_other: '{{count}} deletions wait for you', text: 'This run would delete more than usual, so it has deleted nothing. Everything else has been synced. Look at the list, then decide.',
-      approve_one: 'Delete this file', approve_other: 'Delete these {{count}} files', discard: 'Keep all files', approveTitle: 'Delete these files?', approveText_one: '{{count}} file is deleted, exactly the one listed. Versions stay in the history.', approveText_other: '{{count}} files are deleted, exactly those listed. Versions stay in the history.',
+      title_one: '{{count, number}} deletion waits for you', title_other: '{{count, number}} deletions wait for you', text: 'This run would delete more than usual, so it has deleted nothing. Everything else has been synced. Look at the list, then decide.',
+      approve_one: 'Delete this file', approve_other: 'Delete these {{count, number}} files', discard: 'Keep all files', approveTitle: 'Delete these files?', approveText_one: '{{count, number}} file is deleted, exactly the one listed. Versions stay in the history.', approveText_other: '{{count, number}} files are deleted, exactly those listed. Versions stay in the history.',
       discardTitle: 'Keep all files?', discardText: 'The run ends and deletes nothing. Files missing on one side stay missing there until the next run.', list: 'What would be deleted',
       folderTitle: 'The folder waits for you', folderText: 'Nothing was deleted or changed. Put the folder right, then try again.', end: 'End the run',
     },
     action: { upload: 'Upload', download: 'Download', copy: 'Copy', set_metadata: 'Set time', move: 'Move', create_folder: 'New folder', delete: 'Delete', delete_folder: 'Remove folder', delete_device: 'Delete on device', delete_server: 'Delete on server', conflict: 'Conflict' },
     side: { device: 'on device', server: 'on server' },
     kept: { device: 'The device’s stays.', server: 'The server’s stays.', both: 'Both stay.', open: 'Left as it is on both sides.' },
-    andMore: 'And {{count}} more.', notRun: 'Why it did not run',
+    andMore: 'And {{count, number}} more.', notRun: 'Why it did not run',
     count: { executed: 'Actions', uploaded: 'Uploaded', downloaded: 'Downloaded', deleted_on_device: 'Deleted on device', deleted_on_server: 'Deleted on server', moved: 'Moved', folders: 'Folders', conflicts: 'Conflicts', skipped: 'Left out', bytes_uploaded: 'Sent to server', bytes_downloaded: 'Sent to device' },
     reason: {
       name: { ignored: 'Ignored by rule', not_utf8: 'Name is not UTF-8', clash: 'Two names for one path' },
@@ -116,8 +116,8 @@ export const en = {
     },
   },
   devices: {
-    title: 'Devices', lead: 'What your files are kept in step with.', empty: 'No devices yet', emptyHint: 'Register the first one on the Sync page.', toSync: 'Register a device', client: 'Computer', remote: 'Folder on the server', seen: 'Last seen', pending: 'Pending', pendingCount_one: '{{count}} change', pendingCount_other: '{{count}} changes',
-    conflicts_one: '{{count}} conflict', conflicts_other: '{{count}} conflicts', inStep: 'In step', base: 'Files', edit: 'Edit', remove: 'Remove', editTitle: 'Edit device', name: 'Name', ignore: 'Ignore rules', ignoreHint: 'One a line, as in .gitignore. What matches is left alone on both sides and never deleted.',
+    title: 'Devices', lead: 'What your files are kept in step with.', empty: 'No devices yet', emptyHint: 'Register the first one on the Sync page.', toSync: 'Register a device', client: 'Computer', remote: 'Folder on the server', seen: 'Last seen', pending: 'Pending', pendingCount_one: '{{count, number}} change', pendingCount_other: '{{count, number}} changes',
+    conflicts_one: '{{count, number}} conflict', conflicts_other: '{{count, number}} conflicts', inStep: 'In step', base: 'Files', edit: 'Edit', remove: 'Remove', editTitle: 'Edit device', name: 'Name', ignore: 'Ignore rules', ignoreHint: 'One a line, as in .gitignore. What matches is left alone on both sides and never deleted.',
     changed: 'Device saved.', removeTitle: 'Remove {{name}}?', removeText: 'Its schedules end and its access is revoked at once. No file is deleted, neither here nor there.', removed: 'Device removed.',
   },
   activity: {

@@ -52,7 +52,7 @@ function Cancel({ run, asked, onAsked }: { run: Run; asked: boolean; onAsked: ()
 }
 
 function Facts({ run }: { run: Run }) {
-  const { t } = useTranslation()
+  const { t, i18n } = useTranslation()
   const took = run.started_at && run.finished_at ? duration(Date.parse(run.finished_at) - Date.parse(run.started_at)) : undefined
   const instants = [['runs.due', run.scheduled_for], ['runs.created', run.created_at], ['runs.started', run.started_at], ['runs.finished', run.finished_at]] as const
   return (
@@ -61,7 +61,7 @@ function Facts({ run }: { run: Run }) {
         {instants.map(([label, at]) => (at ? <div key={label}><dt>{t(label)}</dt><dd><When at={at} absolute /></dd></div> : null))}
         {took ? <div><dt>{t('runs.took')}</dt><dd className="numbers">{took}</dd></div> : null}
         {run.attempts > 1 ? <div><dt>{t('runs.attempts')}</dt><dd>{run.attempts}</dd></div> : null}
-        {run.changes_detected != null ? <div><dt>{t('runs.found')}</dt><dd>{run.changes_detected}</dd></div> : null}
+        {run.changes_detected != null ? <div><dt>{t('runs.found')}</dt><dd>{new Intl.NumberFormat(i18n.language).format(run.changes_detected)}</dd></div> : null}
       </dl>
     </Block>
   )
