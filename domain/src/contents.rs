@@ -103,13 +103,15 @@ impl Reader {
 
 /// Opens a version of the actor's.
 pub async fn open(tx: &mut Tx, domain: &Domain, actor: &Actor, version: i64) -> Result<Reader, Error> {
+    // Before the places are looked up: from now on the cleanup knows that somebody reads.
+    let store = domain.store().reading();
     let found = tree::contents(tx, actor.user_id, version).await?;
     let (entry_id, file, contents) = found.ok_or(tree::Error::NoVersion)?;
     let places = match store::places(tx, actor.user_id, contents.chunks()).await {
         Err(store::Error::Missing(chunks)) => return Err(Error::Broken { version, missing: chunks.len() }),
         places => places?,
     };
-    Ok(Reader { entry_id, version, file, places, store: domain.store().clone() })
+    Ok(Reader { entry_id, version, file, places, store })
 }
 
 /// Opens the file at `path` as it is now.

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod execution;
+pub(crate) mod held;
 mod list;
 pub mod rescue;
 

@@ -60,7 +60,7 @@ fn handlers(domain: &Domain) -> Registry {
     Registry::new()
         .kind(
             crons::CLEANUP,
-            with(domain, |domain, _, _: Nothing| async move { outcome(cleanup::sweep(&domain).await.map(drop)) }),
+            with(domain, |domain, _, _: Nothing| async move { outcome(cleanup::run(&domain).await.map(drop)) }),
         )
         .kind(
             "run_sync",

@@ -1,4 +1,4 @@
-//! The collector beside commits and uploads, the cleanup on demand, and looking for damage.
+//! The daily cleanup and the collector, alone and beside everything else; and looking for damage.
 
 use std::path::PathBuf;
 
@@ -18,6 +18,7 @@ use driftless_sync::{
 use futures::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::{Answer, App, send, until};
 
@@ -77,6 +78,10 @@ fn change(path: &str, contents: Contents) -> Vec<Change> {
     }]
 }
 
+async fn chunks(app: &App) -> i64 {
+    sqlx::query_scalar("select count(*) from chunks").fetch_one(app.domain.pool()).await.unwrap()
+}
+
 /// Nothing dangles, and every version reads back as what it says it is.
 async fn is_whole(app: &App, actor: &Actor) {
     let found = verify::verify(&app.domain, true).await.unwrap();
@@ -96,6 +101,62 @@ async fn is_whole(app: &App, actor: &Actor) {
         }
         assert_eq!(hasher.finish(), reader.file.hash, "version {version}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_left_for_seven_days_goes_with_its_bytes_and_one_in_use_does_not() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    let left = half_an_upload(&app, &token, "left").await;
+    let used = half_an_upload(&app, &token, "used").await;
+    assert_eq!(cleanup::run(&app.domain).await.unwrap(), cleanup::Counts::default());
+    app.database.move_clock("6 days").await;
+    let token = app.sign_in("anna").await;
+    app.call(&token, Method::POST, &format!("/api/sync/upload/{used}/resume"), NULL).await.expect(200);
+    app.database.move_clock("7 days 1 minute").await;
+    let counts = cleanup::run(&app.domain).await.unwrap();
+    assert_eq!((counts.uploads, counts.packs_emptied, counts.packs_removed), (1, 1, 0));
+    assert!(counts.chunks > 0 && counts.bytes > 0, "{counts:?}");
+    assert_eq!(objects(&app).len(), 2, "a dead pack's object stays for a day");
+    app.database.move_clock("8 days 2 minutes").await;
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 1);
+    assert_eq!(objects(&app).len(), 1);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 0);
+
+    let token = app.sign_in("anna").await;
+    app.call(&token, Method::GET, &format!("/api/sync/upload/{left}/progress"), NULL).await.expect(404);
+    let progress = app.call(&token, Method::GET, &format!("/api/sync/upload/{used}/progress"), NULL).await.expect(200);
+    assert_eq!(progress.json()["completed_chunks"], 1);
+    let admin = app.sign_up_admin("root").await;
+    let page = app.call(&admin, Method::GET, "/api/audit?action=cleanup", NULL).await.expect(200).json();
+    let uploads: Vec<_> = page["entries"].as_array().unwrap().iter().map(|e| e["details"]["uploads"].clone()).collect();
+    assert_eq!(uploads, [json!(0), json!(0), json!(1), json!(0)]);
+    is_whole(&app, &actor(&app, &token).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_holds_a_chunk_first_keeps_it_from_the_collector() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    let upload = half_an_upload(&app, &token, "gone").await;
+    let there = chunks(&app).await;
+    // Held as a commit holds what it refers to, while the upload goes.
+    let mut commit = app.domain.begin_system().await.unwrap();
+    sqlx::query("select from chunks for key share").execute(&mut *commit).await.unwrap();
+    app.call(&token, Method::DELETE, &format!("/api/sync/upload/{upload}"), NULL).await;
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().chunks, 0);
+    // It commits its reference: the chunk is safe for as long as that stands.
+    let holder = Uuid::now_v7();
+    sqlx::query("insert into pins select user_id, $1, row_number() over (), sha256, length from chunks")
+        .bind(holder)
+        .execute(&mut *commit)
+        .await
+        .unwrap();
+    commit.commit().await.unwrap();
+    assert_eq!((cleanup::run(&app.domain).await.unwrap().chunks, chunks(&app).await), (0, there));
+    sqlx::query("delete from pins where holder = $1").bind(holder).execute(app.domain.pool()).await.unwrap();
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().chunks, there.unsigned_abs());
+    assert_eq!(chunks(&app).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,15 +223,81 @@ async fn commits_uploads_and_the_collector_side_by_side_lose_nothing() {
     let collector = async {
         let mut collected = 0;
         for _ in 0..40 {
-            collected += cleanup::sweep(&app.domain).await.unwrap().chunks;
+            collected += cleanup::run(&app.domain).await.unwrap().chunks;
         }
         collected
     };
     let (_, _, collected) =
         tokio::join!(futures::future::join_all(writers), futures::future::join_all(uploaders), collector);
-    let rest = cleanup::sweep(&app.domain).await.unwrap().chunks;
+    let rest = cleanup::run(&app.domain).await.unwrap().chunks;
     assert!(collected + rest > 0, "the collector had something to do");
     is_whole(&app, &actor).await;
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().objects_unknown, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_process_left_half_done_goes() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    put(&app, &token, "/kept", b"kept").await.expect(201);
+    let user = actor(&app, &token).await.user_id();
+    let (dead, ingest) = (Uuid::now_v7(), Uuid::now_v7());
+    for owner in [dead, app.domain.process()] {
+        sqlx::query("insert into packs (user_id, name, state, owner) values ($1, $2, 'writing', $3)")
+            .bind(user)
+            .bind(Uuid::now_v7())
+            .bind(owner)
+            .execute(app.domain.pool())
+            .await
+            .unwrap();
+    }
+    sqlx::query("insert into ingests (id, user_id, owner) values ($1, $2, $3)")
+        .bind(ingest)
+        .bind(user)
+        .bind(dead)
+        .execute(app.domain.pool())
+        .await
+        .unwrap();
+    sqlx::query("insert into pins select user_id, $1, 1, sha256, length from chunks")
+        .bind(ingest)
+        .execute(app.domain.pool())
+        .await
+        .unwrap();
+    let counts = cleanup::run(&app.domain).await.unwrap();
+    assert_eq!((counts.ingests, counts.packs_abandoned, counts.chunks), (1, 1, 0), "{counts:?}");
+    let pins: i64 = sqlx::query_scalar("select count(*) from pins").fetch_one(app.domain.pool()).await.unwrap();
+    assert_eq!(pins, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_a_deletion_goes_when_every_device_has_heard_it_or_after_ninety_days() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    app.call(&token, Method::POST, "/api/sync/register", json!({"device_id": "laptop"})).await.expect(200);
+    let version = put(&app, &token, "/a", b"a").await.expect(201).json()["version"].as_i64().unwrap();
+    let hash = ContentHash::of(b"a").to_string();
+    let report =
+        json!({"device_id": "laptop", "file_list": [{"path": "/a", "hash": hash, "size": 1}], "complete": true});
+    let answer = app.call(&token, Method::POST, "/api/sync/changes", report).await.expect(200).json();
+    let behind = answer["change_token"].as_str().unwrap().to_owned();
+    let ack = json!({"device_id": "laptop", "change_token": behind,
+                     "applied": [{"path": "/a", "version": version, "hash": hash}]});
+    app.call(&token, Method::POST, "/api/sync/changes/ack", ack).await.expect(200);
+    app.call(&token, Method::POST, "/api/files/delete", json!({"paths": ["/a"]})).await.expect(200);
+    app.database.move_clock("89 days").await;
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().tombstones, 0);
+    let token = app.sign_in("anna").await;
+    let changes = format!("/api/sync/changes?cursor={behind}");
+    let page = app.call(&token, Method::GET, &changes, NULL).await.expect(200).json();
+    assert_eq!((&page["changes"][0]["path"], &page["changes"][0]["deleted"]), (&json!("/a"), &json!(true)));
+    app.database.move_clock("91 days").await;
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().tombstones, 1);
+    let token = app.sign_in("anna").await;
+    assert_eq!(app.call(&token, Method::GET, &changes, NULL).await.expect(410).code(), "cursor.expired");
+    // The file itself is still in the trash.
+    app.call(&token, Method::POST, "/api/sync/history/restore", json!({"path": "/a", "version": version}))
+        .await
+        .expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,213 +1,466 @@
-//! What devices report: lists, acknowledgements, baselines, cursors and deletion safety.
+//! Device reports: a client says what it holds, hears what to do and says what it did.
 
+use std::time::{Duration, Instant};
+
+use driftless_sync::hash::ContentHash;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    support::{App, send},
-    tree::{get, put},
-};
+use crate::support::{Answer, App, send, until};
 
-fn hex_of(text: &str) -> String {
-    use sha2::Digest;
-    hex::encode(sha2::Sha256::digest(text))
+const NULL: Value = Value::Null;
+const MODIFIED: &str = "2026-11-01T10:00:00Z";
+
+fn hash(contents: &str) -> String {
+    ContentHash::of(contents.as_bytes()).to_string()
 }
 
-fn file(path: &str, text: &str) -> Value {
-    json!({"path": path, "hash": hex_of(text), "size": text.len()})
-}
-
-struct Device<'a> {
-    app: &'a App,
+/// An app with a user and a client device.
+struct Laptop {
+    app: App,
     token: String,
 }
 
-impl<'a> Device<'a> {
-    async fn new(app: &'a App) -> Self {
-        let token = app.sign_up("ada").await;
-        app.call(&token, Method::POST, "/api/sync/register", json!({"device_id": "laptop"})).await.expect(200);
-        Device { app, token }
+impl Laptop {
+    async fn new() -> Self {
+        let app = App::start().await;
+        let token = app.sign_up("anna").await;
+        let laptop = Laptop { app, token };
+        laptop.register("laptop", "/").await;
+        laptop
     }
 
-    async fn report(&self, files: Vec<Value>, complete: bool) -> Value {
+    async fn register(&self, device: &str, base: &str) {
+        self.post("/api/sync/register", json!({"device_id": device, "base_path": base})).await.expect(200);
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.app.call(&self.token, Method::POST, path, body).await
+    }
+
+    /// Puts a file into the tree as a person; its version.
+    async fn put(&self, path: &str, contents: &str) -> i64 {
+        let path = format!("/api/files/content?path={path}&modified_at={MODIFIED}");
+        let request = self.app.request(Method::PUT, &path).bearer_auth(&self.token);
+        let request = request.header("content-type", "application/octet-stream").body(contents.to_owned());
+        let answer = send(request).await;
+        assert!(answer.status < 300, "{}", answer.text());
+        answer.json()["version"].as_i64().unwrap()
+    }
+
+    async fn delete(&self, path: &str) {
+        self.post("/api/files/delete", json!({"paths": [path]})).await.expect(200);
+    }
+
+    async fn report(&self, files: Value, complete: bool) -> Value {
         let body = json!({"device_id": "laptop", "file_list": files, "complete": complete});
-        self.app.call(&self.token, Method::POST, "/api/sync/changes", body).await.expect(200).json()
+        self.post("/api/sync/changes", body).await.expect(200).json()
     }
 
-    async fn ack(&self, token: &Value, applied: Vec<Value>, deleted: Vec<Value>) -> Value {
+    async fn ack(&self, token: &Value, applied: Value, deleted: Value) -> Value {
         let body = json!({"device_id": "laptop", "change_token": token, "applied": applied, "deleted": deleted});
-        self.app.call(&self.token, Method::POST, "/api/sync/changes/ack", body).await.expect(200).json()
+        self.post("/api/sync/changes/ack", body).await.expect(200).json()
     }
 
-    /// Takes in all that a complete list offers to download.
-    async fn take_all(&self, files: Vec<Value>) -> Value {
-        let offered = self.report(files, true).await;
-        let lines = ["to_download", "identical"].iter().flat_map(|l| offered[l].as_array().unwrap().clone());
-        let applied = lines.map(|t| json!({"path": t["path"], "version": t["version"], "hash": t["hash"]})).collect();
-        self.ack(&offered["change_token"], applied, vec![]).await
+    /// Makes tree and device agree on these files.
+    async fn agree(&self, files: &[(&str, &str)]) -> Vec<i64> {
+        let mut versions = Vec::new();
+        for (path, contents) in files {
+            versions.push(self.put(path, contents).await);
+        }
+        let answer = self.report(list(files), true).await;
+        let acked = self.ack(&answer["change_token"], answer["to_acknowledge"].clone(), json!([])).await;
+        assert_eq!((&acked["applied"], &acked["remaining"]), (&json!(files.len()), &json!(0)), "{acked}");
+        versions
     }
+
+    async fn exists(&self, path: &str) -> bool {
+        let answer = self.app.call(&self.token, Method::GET, &format!("/api/files/content?path={path}"), NULL).await;
+        answer.status == 200
+    }
+
+    async fn cursor(&self) -> String {
+        let device = self.app.call(&self.token, Method::GET, "/api/sync/devices/laptop", NULL).await.expect(200).json();
+        device["cursor"].as_str().or(device["change_token"].as_str()).unwrap().to_owned()
+    }
+}
+
+fn file(path: &str, contents: &str) -> Value {
+    json!({"path": path, "hash": hash(contents), "size": contents.len(), "modified_at": MODIFIED})
+}
+
+fn list(files: &[(&str, &str)]) -> Value {
+    files.iter().map(|(path, contents)| file(path, contents)).collect()
 }
 
 fn paths(list: &Value) -> Vec<&str> {
-    list.as_array().unwrap().iter().map(|t| t["path"].as_str().unwrap()).collect()
+    list.as_array().unwrap().iter().map(|item| item["path"].as_str().unwrap()).collect()
 }
 
-#[tokio::test]
-async fn a_file_that_only_the_device_has_is_uploaded_and_never_deleted() {
-    let app = App::start().await;
-    let device = Device::new(&app).await;
-    put(&app, &device.token, "/server", "s").await.expect(201);
-    let offered = device.report(vec![file("/only here", "mine")], true).await;
-    assert_eq!(paths(&offered["to_upload"]), ["/only here"]);
-    assert_eq!(paths(&offered["to_download"]), ["/server"]);
-    assert!(
-        offered["to_delete"].as_array().unwrap().is_empty()
-            && offered["to_delete_on_server"].as_array().unwrap().is_empty()
-    );
-    let again = device.report(vec![file("/only here", "mine")], true).await;
-    assert_eq!(again["to_upload"], offered["to_upload"], "a report changes nothing");
+/// The paths of to_upload, to_download, to_delete, to_delete_on_server, conflicts and to_acknowledge.
+fn told(answer: &Value) -> [Vec<&str>; 6] {
+    ["to_upload", "to_download", "to_delete", "to_delete_on_server", "conflicts", "to_acknowledge"]
+        .map(|name| paths(&answer[name]))
 }
 
-#[tokio::test]
-async fn baselines_move_only_for_what_is_acknowledged_and_true() {
-    let app = App::start().await;
-    let device = Device::new(&app).await;
-    for path in ["/a", "/b"] {
-        put(&app, &device.token, path, path).await.expect(201);
-    }
-    let offered = device.report(vec![], true).await;
-    let version = |i: usize| offered["to_download"][i]["version"].clone();
-    let line = |path: &str, v: Value, text: &str| json!({"path": path, "version": v, "hash": hex_of(text)});
-    let token = &offered["change_token"];
-    let by_path = |p: &str| paths(&offered["to_download"]).iter().position(|q| *q == p).unwrap();
-    let (a, b) = (version(by_path("/a")), version(by_path("/b")));
-    let wrong = device
-        .ack(
-            token,
-            vec![line("/a", a.clone(), "other"), line("/b", json!(999), "/b"), line("/c", a.clone(), "/a")],
-            vec![],
-        )
-        .await;
-    let codes: Vec<_> = wrong["refused"].as_array().unwrap().iter().map(|r| r["code"].as_str().unwrap()).collect();
-    assert_eq!(codes, ["ack.hash_differs", "ack.version_unknown", "ack.not_there"]);
-    assert_eq!((&wrong["applied"], &wrong["remaining"]), (&json!(0), &json!(2)));
-    let half = device.ack(token, vec![line("/a", a, "/a")], vec![]).await;
-    assert_eq!(half["remaining"], 1);
-    assert_ne!(&half["change_token"], token, "the cursor waits for the rest");
-    let whole = device.ack(token, vec![line("/b", b, "/b")], vec![]).await;
-    assert_eq!((&whole["remaining"], &whole["change_token"]), (&json!(0), token));
-}
-
-#[tokio::test]
-async fn deletions_travel_both_ways_once_the_baseline_proves_them() {
-    let app = App::start().await;
-    let device = Device::new(&app).await;
-    for n in 0..4 {
-        put(&app, &device.token, &format!("/f{n}"), format!("{n}")).await.expect(201);
-    }
-    assert_eq!(device.take_all(vec![]).await["remaining"], 0);
-    let have = |n: usize| file(&format!("/f{n}"), &n.to_string());
-    // The device lost f0, the server f1; f2 was lost on the device and changed on the server: the change wins.
-    let delete = app.request(Method::DELETE, "/api/files/content").query(&[("path", "/f1")]).bearer_auth(&device.token);
-    send(delete).await.expect(204);
-    put(&app, &device.token, "/f2", "new").await.expect(200);
-    let offered = device.report(vec![have(1), have(3)], true).await;
-    assert_eq!(paths(&offered["to_delete"]), ["/f1"]);
-    assert_eq!(paths(&offered["to_delete_on_server"]), ["/f0"]);
-    assert_eq!(paths(&offered["to_download"]), ["/f2"]);
-    let gone = &offered["to_delete_on_server"][0];
-    let fetched = &offered["to_download"][0];
-    let applied = vec![
-        json!({"path": "/f1", "version": null, "hash": null}),
-        json!({"path": "/f2", "version": fetched["version"], "hash": fetched["hash"]}),
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_one_side_has_goes_to_the_other_and_nothing_is_deleted() {
+    let laptop = Laptop::new().await;
+    laptop.put("/docs/theirs.txt", "theirs").await;
+    laptop.put("/same.txt", "same").await;
+    laptop.put("/both.txt", "theirs").await;
+    laptop.post("/api/files/folder", json!({"path": "/empty"})).await.expect(200);
+    let files = list(&[("/mine.txt", "mine"), ("/same.txt", "same"), ("/both.txt", "mine")]);
+    let answer = laptop.report(files.clone(), true).await;
+    let copy = answer["conflicts"][0]["copy_path"].as_str().unwrap();
+    assert!(copy.starts_with("/both (conflict ") && copy.ends_with(" laptop).txt"), "{copy}");
+    let expected: [Vec<&str>; 6] = [
+        vec![copy, "/mine.txt"],
+        vec!["/both.txt", "/docs/theirs.txt"],
+        vec![],
+        vec![],
+        vec!["/both.txt"],
+        vec!["/same.txt"],
     ];
-    let acked =
-        device.ack(&offered["change_token"], applied, vec![json!({"path": "/f0", "version": gone["version"]})]).await;
-    assert_eq!((&acked["deleted"], &acked["remaining"], &acked["refused"]), (&json!(1), &json!(0), &json!([])));
-    get(&app, &device.token, "/f0").await.expect(404);
-    let stale =
-        device.ack(&offered["change_token"], vec![], vec![json!({"path": "/f2", "version": gone["version"]})]).await;
-    assert_eq!(stale["refused"][0]["code"], "file.changed");
-    let after = device.report(vec![file("/f2", "new"), have(3)], true).await;
-    for list in ["to_upload", "to_download", "to_delete", "to_delete_on_server", "conflicts"] {
-        assert!(after[list].as_array().unwrap().is_empty(), "{list}: {after}");
+    assert_eq!(told(&answer), expected);
+    assert_eq!(answer["to_upload"][0]["from"], "/both.txt");
+    assert_eq!(answer["conflicts"][0]["winner"], "server");
+    // It changed nothing, so it is the same again.
+    assert_eq!(laptop.report(files, true).await, answer);
+    assert!(!laptop.exists("/mine.txt").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_holds_for_files_that_both_sides_had_agreed_on() {
+    let laptop = Laptop::new().await;
+    let files = [("/a", "1"), ("/b", "1"), ("/c", "1"), ("/d", "1"), ("/e", "1"), ("/f", "1"), ("/g", "1")];
+    let files = files.map(|(path, _)| (path, path));
+    let versions = laptop.agree(&files).await;
+    let cursor = laptop.cursor().await;
+    // b: changed on the device. c: changed in the tree. d: deleted on the device. e: deleted in the tree.
+    // f: deleted on the device, changed in the tree. g: changed on the device, deleted in the tree.
+    let c = laptop.put("/c", "c2").await;
+    laptop.delete("/e").await;
+    laptop.put("/f", "f2").await;
+    laptop.delete("/g").await;
+    let held = list(&[("/a", "/a"), ("/b", "b2"), ("/c", "/c"), ("/e", "/e"), ("/g", "g2")]);
+    let answer = laptop.report(held, true).await;
+    let expected: [Vec<&str>; 6] =
+        [vec!["/b", "/g"], vec!["/c", "/f"], vec!["/e"], vec!["/d"], vec!["/f", "/g"], vec![]];
+    assert_eq!(told(&answer), expected);
+    assert_eq!(answer["to_upload"][0]["base_version"], versions[1]);
+    assert_eq!(
+        (&answer["to_download"][0]["version"], &answer["to_download"][0]["hash"]),
+        (&json!(c), &json!(hash("c2")))
+    );
+    assert_eq!(answer["to_delete_on_server"][0]["version"], versions[3]);
+    assert_eq!(laptop.cursor().await, cursor);
+
+    // An incomplete list speaks of what it lists: nothing about d and f.
+    let some = json!([file("/c", "/c"), {"path": "/d", "deleted": true}, file("/new", "new")]);
+    let answer = laptop.report(some, false).await;
+    let expected: [Vec<&str>; 6] = [vec!["/new"], vec!["/c"], vec![], vec!["/d"], vec![], vec![]];
+    assert_eq!(told(&answer), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_is_told_as_its_two_halves_and_counts_as_no_deletion() {
+    let laptop = Laptop::new().await;
+    let names: Vec<String> = (0..12).map(|n| format!("/old/{n}")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let versions = laptop.agree(&files).await;
+    let moved: Vec<String> = (0..12).map(|n| format!("/new/{n}")).collect();
+    let now: Vec<(&str, &str)> = moved.iter().zip(&names).map(|(path, old)| (path.as_str(), old.as_str())).collect();
+    let answer = laptop.report(list(&now), true).await;
+    assert_eq!((&answer["held"], answer["to_upload"].as_array().unwrap().len()), (&json!(0), 12));
+    assert_eq!(
+        (&answer["to_upload"][0]["moved_from"], &answer["to_delete_on_server"][0]["moved_to"]),
+        (&json!("/old/0"), &json!("/new/0"))
+    );
+    // The client uploads the new places, then has the old ones deleted.
+    let mut applied = Vec::new();
+    for (path, contents) in &now {
+        applied.push(json!({"path": path, "version": laptop.put(path, contents).await, "hash": hash(contents)}));
     }
+    let after = laptop.report(list(&now), true).await;
+    let deleted: Vec<Value> =
+        names.iter().zip(&versions).map(|(path, version)| json!({"path": path, "version": version})).collect();
+    let acked = laptop.ack(&after["change_token"], json!(applied), json!(deleted)).await;
+    assert_eq!((&acked["applied"], &acked["deleted"], &acked["not_accepted"]), (&json!(12), &json!(12), &json!([])));
+    let answer = laptop.report(list(&now), true).await;
+    assert_eq!(told(&answer), <[Vec<&str>; 6]>::default());
+    // And the other way: the tree moves one.
+    laptop.post("/api/files/move", json!({"from": "/new/0", "to": "/there"})).await.expect(200);
+    let answer = laptop.report(list(&now), true).await;
+    assert_eq!((paths(&answer["to_download"]), paths(&answer["to_delete"])), (vec!["/there"], vec!["/new/0"]));
+    assert_eq!(answer["to_download"][0]["moved_from"], "/new/0");
+    let there = &answer["to_download"][0];
+    let applied = json!([
+        {"path": "/there", "version": there["version"], "hash": there["hash"]},
+        {"path": "/new/0", "version": null, "hash": null},
+    ]);
+    let acked = laptop.ack(&answer["change_token"], applied, json!([])).await;
+    assert_eq!((&acked["applied"], &acked["remaining"]), (&json!(2), &json!(0)), "{acked}");
 }
 
-#[tokio::test]
-async fn a_partial_list_says_nothing_of_what_it_does_not_name() {
-    let app = App::start().await;
-    let device = Device::new(&app).await;
-    for path in ["/a", "/b"] {
-        put(&app, &device.token, path, path).await.expect(201);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_a_hash_is_told_by_size_and_time_or_left_alone() {
+    let laptop = Laptop::new().await;
+    laptop.agree(&[("/same", "same"), ("/edited", "before")]).await;
+    laptop.put("/unclear", "12345").await;
+    laptop.put("/differs", "12345").await;
+    let bare = |path: &str, size: u64, at: &str| json!({"path": path, "size": size, "modified_at": at});
+    let files = json!([
+        bare("/same", 4, MODIFIED),
+        bare("/edited", 6, "2026-11-02T10:00:00Z"),
+        bare("/unclear", 5, MODIFIED),
+        bare("/differs", 6, MODIFIED),
+        bare("/new", 3, MODIFIED),
+    ]);
+    let answer = laptop.report(files, true).await;
+    let uploads = paths(&answer["to_upload"]);
+    assert!(uploads[0].starts_with("/differs (conflict") && uploads[1..] == ["/edited", "/new"], "{uploads:?}");
+    assert!(answer["to_upload"].as_array().unwrap().iter().all(|upload| upload["hash"].is_null()));
+    assert_eq!((paths(&answer["to_download"]), paths(&answer["to_delete"])), (vec!["/differs"], vec![]));
+    assert_eq!(answer["left_out"], json!([{"path": "/unclear", "reason": "hash.wanted"}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_moves_only_what_was_offered_and_says_what_remains() {
+    let laptop = Laptop::new().await;
+    let a = laptop.put("/a", "a").await;
+    let b = laptop.put("/b", "b").await;
+    let answer = laptop.report(json!([]), true).await;
+    let (token, start) = (&answer["change_token"], laptop.cursor().await);
+    let wrong = json!([
+        {"path": "/a", "version": a, "hash": hash("not a")},
+        {"path": "/a", "version": b, "hash": hash("b")},
+        {"path": "/b", "version": a, "hash": hash("b")},
+        {"path": "/b", "version": 99, "hash": hash("b")},
+        {"path": "/a", "version": null, "hash": null},
+    ]);
+    let acked = laptop.ack(token, wrong, json!([{"path": "/b", "version": a}])).await;
+    assert_eq!(
+        (&acked["applied"], &acked["deleted"], &acked["remaining"]),
+        (&json!(1), &json!(0), &json!(2)),
+        "{acked}"
+    );
+    assert_eq!(paths(&acked["not_accepted"]), ["/a", "/a", "/b", "/b", "/b"]);
+    assert_eq!(laptop.report(json!([]), true).await, answer, "nothing moved");
+
+    let one = json!([{"path": "/a", "version": a, "hash": hash("a")}]);
+    for _ in 0..2 {
+        let acked = laptop.ack(token, one.clone(), json!([])).await;
+        assert_eq!(
+            (&acked["applied"], &acked["remaining"], &acked["change_token"]),
+            (&json!(1), &json!(1), &json!(start))
+        );
     }
-    device.take_all(vec![]).await;
-    let offered = device.report(vec![file("/a", "changed")], false).await;
-    assert_eq!(paths(&offered["to_upload"]), ["/a"]);
-    assert!(offered["to_delete_on_server"].as_array().unwrap().is_empty());
-    let gone = json!({"path": "/b", "size": 0, "deleted": true});
-    let offered = device.report(vec![gone], false).await;
-    assert_eq!(paths(&offered["to_delete_on_server"]), ["/b"]);
+    let other = json!([{"path": "/b", "version": b, "hash": hash("b")}]);
+    let acked = laptop.ack(token, other, json!([])).await;
+    assert_eq!((&acked["remaining"], &acked["change_token"]), (&json!(0), token));
+    assert_eq!(&json!(laptop.cursor().await), token);
+    // The tree moved on after the token: the old version is still what was offered, and the new one is offered next.
+    let b2 = laptop.put("/b", "b2").await;
+    laptop.ack(token, json!([{"path": "/b", "version": b, "hash": hash("b")}]), json!([])).await;
+    let answer = laptop.report(list(&[("/a", "a"), ("/b", "b")]), true).await;
+    assert_eq!((paths(&answer["to_download"]), &answer["to_download"][0]["version"]), (vec!["/b"], &json!(b2)));
+    assert!(answer["conflicts"].as_array().unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn both_changed_is_a_conflict_and_equal_contents_are_none() {
-    let app = App::start().await;
-    let device = Device::new(&app).await;
-    put(&app, &device.token, "/same", "equal").await.expect(201);
-    put(&app, &device.token, "/both", "server").await.expect(201);
-    let offered = device.report(vec![file("/same", "equal"), file("/both", "device")], true).await;
-    assert_eq!(paths(&offered["identical"]), ["/same"]);
-    assert_eq!(paths(&offered["conflicts"]), ["/both"]);
-    assert_eq!(offered["conflicts"][0]["winner"], "server");
-    assert_eq!(paths(&offered["to_download"]), ["/both"]);
-    assert_eq!(offered["to_upload"][0]["from"], "/both");
-    assert_eq!(offered["to_upload"][0]["path"], offered["conflicts"][0]["copy"]);
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_are_carried_out_once_while_the_version_is_current() {
+    let laptop = Laptop::new().await;
+    let versions = laptop.agree(&[("/a", "a"), ("/b", "b"), ("/keep", "keep")]).await;
+    let answer = laptop.report(list(&[("/keep", "keep")]), true).await;
+    assert_eq!(paths(&answer["to_delete_on_server"]), ["/a", "/b"]);
+    laptop.put("/b", "b2").await;
+    let deleted = json!([{"path": "/a", "version": versions[0]}, {"path": "/b", "version": versions[1]}]);
+    let acked = laptop.ack(&answer["change_token"], json!([]), deleted.clone()).await;
+    assert_eq!(
+        (&acked["deleted"], &acked["not_accepted"]),
+        (&json!(1), &json!([{"path": "/b", "code": "ack.not_current"}]))
+    );
+    assert!(!laptop.exists("/a").await && laptop.exists("/b").await);
+    let again = laptop.ack(&answer["change_token"], json!([]), deleted).await;
+    assert_eq!((&again["deleted"], paths(&again["not_accepted"])), (&json!(0), vec!["/b"]));
 }
 
-#[tokio::test]
-async fn a_device_that_is_suddenly_empty_deletes_nothing_until_a_person_agrees() {
-    let app = App::start().await;
-    let device = Device::new(&app).await;
-    for n in 0..12 {
-        put(&app, &device.token, &format!("/f{n}"), format!("{n}")).await.expect(201);
-    }
-    let mine: Vec<Value> = Vec::new();
-    assert_eq!(device.take_all(mine).await["remaining"], 0);
-    let offered = device.report(vec![], true).await;
-    assert!(offered["to_delete_on_server"].as_array().unwrap().is_empty());
-    let run = offered["run_id"].as_str().expect("a run is held");
-    assert_eq!(device.report(vec![], true).await["run_id"], run, "one held run is enough");
-    let state =
-        app.call(&device.token, Method::GET, &format!("/api/sync/runs/{run}"), Value::Null).await.expect(200).json();
-    assert_eq!(state["state"], "held");
-    // A device that does not ask first is held by the acknowledgement.
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as("select path, seq from baselines order by path").fetch_all(app.domain.pool()).await.unwrap();
-    let deleted = rows.iter().map(|(path, version)| json!({"path": path, "version": version})).collect();
-    let acked = device.ack(&offered["change_token"], vec![], deleted).await;
-    assert_eq!((&acked["deleted"], acked["run_id"].as_str()), (&json!(0), Some(run)));
-    get(&app, &device.token, "/f7").await.expect(200);
-}
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_deletions_are_held_until_a_person_approves_exactly_these() {
+    let laptop = Laptop::new().await;
+    let names: Vec<String> = (0..20).map(|n| format!("/f{n:02}")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let versions = laptop.agree(&files).await;
+    let left = list(&files[15..]);
+    let answer = laptop.report(left.clone(), true).await;
+    assert_eq!((&answer["held"], paths(&answer["to_delete_on_server"])), (&json!(15), vec![]));
+    let run = answer["run_id"].as_str().unwrap().to_owned();
+    assert_eq!(laptop.report(left.clone(), true).await, answer, "the same run again");
+    let deleted: Vec<Value> =
+        names.iter().zip(&versions).take(15).map(|(path, version)| json!({"path": path, "version": version})).collect();
+    let acked = laptop.ack(&answer["change_token"], json!([]), json!(deleted)).await;
+    assert_eq!(
+        (&acked["deleted"], &acked["run_id"], acked["not_accepted"].as_array().unwrap().len()),
+        (&json!(0), &json!(run), 15)
+    );
+    let held =
+        laptop.app.call(&laptop.token, Method::GET, &format!("/api/sync/runs/{run}/held"), NULL).await.expect(200);
+    assert_eq!(held.json()["deletions"].as_array().unwrap().len(), 15);
 
-#[tokio::test]
-async fn a_list_in_parts_is_decided_with_the_last_one() {
-    let app = App::start().await;
-    let device = Device::new(&app).await;
-    let part = async |n: i32, last: bool, path: &str| {
-        let body = json!({"device_id": "laptop", "file_list": [file(path, path)], "complete": true, "list_id": "l", "part": n, "last": last});
-        app.call(&device.token, Method::POST, "/api/sync/changes", body).await
+    let worker = {
+        let (domain, stop) = (laptop.app.domain.clone(), laptop.app.stop.clone());
+        let process = laptop.app.domain.worker().unwrap().clone();
+        tokio::spawn(async move { driftless_jobs::run(domain, &process, stop).await })
     };
-    let first = part(0, false, "/a").await.expect(200).json();
-    assert!(first["to_upload"].as_array().unwrap().is_empty() && first["change_token"].is_null());
-    let hole = part(2, true, "/c").await.expect(422);
-    assert_eq!((hole.code(), hole.field()), ("file_list.parts_missing", "part"));
-    part(1, false, "/b").await.expect(200);
-    let all = part(2, true, "/c").await.expect(200).json();
-    assert_eq!(paths(&all["to_upload"]), ["/a", "/b", "/c"]);
-    let twice = json!({"device_id": "laptop", "file_list": [file("/a", "1"), file("/a", "2")]});
-    let answer = app.call(&device.token, Method::POST, "/api/sync/changes", twice).await.expect(422);
-    assert_eq!((answer.code(), answer.field()), ("file_list.twice", "file_list[1].path"));
-    let none = json!({"device_id": "nobody", "file_list": []});
-    app.call(&device.token, Method::POST, "/api/sync/changes", none).await.expect(404);
+    laptop.post(&format!("/api/sync/runs/{run}/approve"), NULL).await.expect(200);
+    let state = async || {
+        let run = laptop.app.call(&laptop.token, Method::GET, &format!("/api/sync/runs/{run}"), NULL).await.json();
+        (run["state"] == "waiting_for_device").then_some(())
+    };
+    until("the run waits for its device", state).await;
+    let claimed = laptop.post(&format!("/api/sync/runs/{run}/claim"), NULL).await.expect(200).json();
+    // One more than was approved: the approved ones pass, it does not count them.
+    let answer = laptop.report(left, true).await;
+    assert_eq!((&answer["held"], paths(&answer["to_delete_on_server"]).len()), (&json!(0), 15));
+    let acked = laptop.ack(&answer["change_token"], json!([]), json!(deleted)).await;
+    assert_eq!(acked["deleted"], 15, "{acked}");
+    let report = json!({"fence": claimed["fence"], "planned": 15, "counts": {"executed": 15, "deleted_on_server": 15}});
+    let run = laptop.post(&format!("/api/sync/runs/{run}/report"), report).await.expect(200).json();
+    assert_eq!(run["state"], "succeeded", "{run}");
+    laptop.app.stop.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_in_parts_is_decided_when_all_of_it_is_here_in_any_order() {
+    let laptop = Laptop::new().await;
+    laptop.agree(&[("/a", "a"), ("/b", "b"), ("/c", "c")]).await;
+    let part = async |n: i32, last: bool, path: &str| {
+        let body = json!({"device_id": "laptop", "file_list": [file(path, &path[1..])], "complete": true,
+                          "list_id": "monday", "part": n, "last": last});
+        laptop.post("/api/sync/changes", body).await.expect(200).json()
+    };
+    let third = part(3, true, "/c").await;
+    assert_eq!((&third["decided"], &third["missing_parts"]), (&json!(false), &json!([1, 2])));
+    let first = part(1, false, "/a").await;
+    assert_eq!((&first["decided"], &first["missing_parts"]), (&json!(false), &json!([2])));
+    assert_eq!(part(1, false, "/a").await["missing_parts"], json!([2]), "again");
+    let whole = part(2, false, "/b").await;
+    assert_eq!((&whole["decided"], told(&whole)), (&json!(true), <[Vec<&str>; 6]>::default()));
+    assert_eq!(part(3, true, "/c").await["decided"], true, "the last again");
+    let body = json!({"device_id": "laptop", "file_list": [], "complete": true, "list_id": "monday", "part": 4});
+    assert_eq!(laptop.post("/api/sync/changes", body).await.expect(409).code(), "report.parts_differ");
+    laptop.app.database.move_clock("25 hours").await;
+    let token = laptop.app.sign_in("anna").await;
+    let body =
+        json!({"device_id": "laptop", "file_list": [], "complete": true, "list_id": "monday", "part": 3, "last": true});
+    let answer = laptop.app.call(&token, Method::POST, "/api/sync/changes", body).await.expect(200).json();
+    assert_eq!(answer["missing_parts"], json!([1, 2]), "a day later the others are forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_files_are_compared_at_once() {
+    let laptop = Laptop::new().await;
+    let files: Vec<Value> =
+        (0..10_000).map(|n| file(&format!("/photos/{}/img {n}.jpg", n / 100), &n.to_string())).collect();
+    // The best of three: other tests share the machine.
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let answer = laptop.report(json!(files), true).await;
+        best = best.min(start.elapsed());
+        assert_eq!(answer["to_upload"].as_array().unwrap().len(), 10_000);
+    }
+    // Code that is not optimised is several times slower.
+    let bound = Duration::from_secs(if cfg!(debug_assertions) { 6 } else { 2 });
+    assert!(best < bound, "{best:?}");
+    let body = json!({"device_id": "laptop", "file_list": vec![file("/x", "x"); 10_001]});
+    assert_eq!(laptop.post("/api/sync/changes", body).await.expect(422).code(), "report.too_many_files");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_below_a_folder_speaks_relative_to_it() {
+    let laptop = Laptop::new().await;
+    laptop.register("phone", "/photos").await;
+    laptop.put("/photos/2026/a.jpg", "a").await;
+    laptop.put("/other", "other").await;
+    let body = json!({"device_id": "phone", "file_list": [file("/b.jpg", "b")], "complete": true});
+    let answer = laptop.post("/api/sync/changes", body).await.expect(200).json();
+    assert_eq!((paths(&answer["to_upload"]), paths(&answer["to_download"])), (vec!["/b.jpg"], vec!["/2026/a.jpg"]));
+    let body = json!({"device_id": "phone", "file_list": [], "complete": true, "base_path": "/photos/2026"});
+    let answer = laptop.post("/api/sync/changes", body).await.expect(200).json();
+    assert_eq!(paths(&answer["to_download"]), ["/a.jpg"]);
+    let download = &answer["to_download"][0];
+    let body = json!({"device_id": "phone", "base_path": "/photos/2026", "change_token": answer["change_token"],
+                      "applied": [{"path": "/a.jpg", "version": download["version"], "hash": download["hash"]}]});
+    let acked = laptop.post("/api/sync/changes/ack", body).await.expect(200).json();
+    assert_eq!((&acked["applied"], &acked["remaining"]), (&json!(1), &json!(0)));
+    let body = json!({"device_id": "phone", "file_list": [], "base_path": "/"});
+    assert_eq!(laptop.post("/api/sync/changes", body).await.expect(409).code(), "device.base_path_differs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_and_other_peoples_devices_are_refused_with_code_and_field() {
+    let laptop = Laptop::new().await;
+    let ben = laptop.app.sign_up("ben").await;
+    let report = json!({"device_id": "laptop", "file_list": []});
+    let answer = laptop.app.call(&ben, Method::POST, "/api/sync/changes", report).await.expect(404);
+    assert_eq!(answer.code(), "device.not_found");
+    let good = laptop.report(json!([]), true).await["change_token"].clone();
+    let ack = json!({"device_id": "laptop", "change_token": good});
+    let answer = laptop.app.call(&ben, Method::POST, "/api/sync/changes/ack", ack).await.expect(404);
+    assert_eq!(answer.code(), "device.not_found");
+    for (field, value, status, code, at) in [
+        ("file_list", json!([{"path": "../x"}]), 422, "path.", "file_list[0].path"),
+        ("file_list", json!([{"path": "/a/../b"}]), 422, "path.", "file_list[0].path"),
+        ("file_list", json!([{"path": "/"}]), 422, "path.is_root", "file_list[0].path"),
+        ("file_list", json!([{"path": "/a", "hash": "xyz"}]), 422, "hash.invalid", "file_list[0].hash"),
+        ("file_list", json!([{"path": "/a", "size": -1}]), 422, "report.size_invalid", "file_list[0].size"),
+        ("file_list", json!("x"), 422, "request.field_invalid", "file_list"),
+        ("part", json!(1), 422, "report.list_id_invalid", "list_id"),
+        ("list_id", json!("x"), 422, "report.part_invalid", "part"),
+        ("base_path", json!("x"), 422, "path.", "base_path"),
+        ("device_id", json!("nobody"), 404, "device.not_found", ""),
+        ("device_id", json!("x".repeat(10_000)), 404, "device.not_found", ""),
+    ] {
+        let mut body = json!({"device_id": "laptop", "file_list": [], "complete": true});
+        body[field] = value.clone();
+        let answer = laptop.post("/api/sync/changes", body).await.expect(status);
+        assert!(answer.code().starts_with(code), "{value}: {}", answer.text());
+        assert_eq!(answer.field(), at, "{value}");
+    }
+    let token = good.as_str().unwrap();
+    let (epoch, _) = token.split_once('.').unwrap();
+    let strange = format!("{}.0", "0".repeat(32));
+    for (field, value, status, code, at) in [
+        ("change_token", json!("x"), 422, "cursor.invalid", "change_token"),
+        ("change_token", json!(strange), 410, "cursor.expired", "change_token"),
+        ("change_token", json!(format!("{epoch}.77")), 410, "cursor.expired", "change_token"),
+        ("applied", json!([{"path": "/a", "version": 1}]), 422, "ack.hash_missing", "applied[0].hash"),
+        ("applied", json!([{"path": "/a", "hash": hash("a")}]), 422, "ack.version_missing", "applied[0].version"),
+        ("deleted", json!([{"path": "a", "version": 1}]), 422, "path.", "deleted[0].path"),
+    ] {
+        let mut body = json!({"device_id": "laptop", "change_token": good});
+        body[field] = value.clone();
+        let answer = laptop.post("/api/sync/changes/ack", body).await.expect(status);
+        assert!(answer.code().starts_with(code), "{value}: {}", answer.text());
+        assert_eq!(answer.field(), at, "{value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ignored_files_are_left_alone_on_both_sides() {
+    let laptop = Laptop::new().await;
+    laptop
+        .app
+        .call(&laptop.token, Method::PATCH, "/api/sync/devices/laptop", json!({"ignore": ["/cache/"]}))
+        .await
+        .expect(200);
+    laptop.put("/cache/theirs", "x").await;
+    let answer = laptop.report(list(&[("/cache/mine", "y"), ("/a.tmp", "z")]), true).await;
+    assert_eq!(told(&answer), <[Vec<&str>; 6]>::default());
+    assert_eq!(paths(&answer["left_out"]), ["/cache/mine", "/a.tmp"]);
+    let acked = laptop.ack(&answer["change_token"], json!([]), json!([])).await;
+    assert_eq!((&acked["remaining"], &acked["change_token"]), (&json!(0), &answer["change_token"]));
 }

@@ -111,11 +111,11 @@ async fn an_upload_left_for_seven_days_goes_with_its_bytes_and_one_in_use_does_n
     chunk(&app, &app.base, &token, &used_id, 1, &used).await.expect(200);
     app.database.move_clock("8 days").await;
     let token = app.sign_in("ada").await;
-    let swept = cleanup::sweep(&app.domain).await.unwrap();
-    assert_eq!((swept.uploads, swept.chunks, swept.packs), (1, 3, 3));
+    let counts = cleanup::run(&app.domain).await.unwrap();
+    assert_eq!((counts.uploads, counts.chunks, counts.packs_emptied), (1, 3, 3));
     post(&app, &app.base, &token, &left_id, "resume").await.expect(404);
     app.database.move_clock("9 days 1 hour").await;
-    assert_eq!(cleanup::sweep(&app.domain).await.unwrap().objects, 3);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 3);
     assert_eq!(objects(&app), 2, "the bytes are gone from the disk");
 
     let token = app.sign_in("ada").await;
@@ -252,7 +252,7 @@ async fn the_collector_takes_what_nothing_names_and_never_what_a_commit_is_about
     chunk(&app, &app.base, &token, &id, 0, &contents).await.expect(200);
     app.call(&token, Method::DELETE, &format!("/api/sync/upload/{id}"), Value::Null).await.expect(204);
     put(&app, &token, "/kept", contents.clone()).await.expect(201);
-    assert_eq!(cleanup::sweep(&app.domain).await.unwrap().chunks, 0);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().chunks, 0);
     assert!(get(&app, &token, "/kept").await.body == contents);
     // A commit holds the chunk: the collector passes it by.
     let other = bytes(2000);
@@ -261,10 +261,10 @@ async fn the_collector_takes_what_nothing_names_and_never_what_a_commit_is_about
     app.call(&token, Method::DELETE, &format!("/api/sync/upload/{id}"), Value::Null).await.expect(204);
     let mut commit = app.domain.pool().begin().await.unwrap();
     sqlx::query("select from chunks where length = 2000 for key share").execute(&mut *commit).await.unwrap();
-    assert_eq!(cleanup::sweep(&app.domain).await.unwrap().chunks, 0);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().chunks, 0);
     commit.rollback().await.unwrap();
     // Collector first: the chunk is gone, and the same bytes are stored anew.
-    assert_eq!(cleanup::sweep(&app.domain).await.unwrap().chunks, 1);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().chunks, 1);
     put(&app, &token, "/b", other.clone()).await.expect(201);
     assert!(get(&app, &token, "/b").await.body == other);
 }
@@ -279,10 +279,10 @@ async fn a_pack_whose_writer_is_gone_is_taken_away() {
     // Leaked, as a process that is killed leaks it.
     std::mem::forget(writer);
     app.database.move_clock("2 hours").await;
-    assert_eq!(cleanup::sweep(&app.domain).await.unwrap().packs, 0, "its process still lives");
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_abandoned, 0, "its process still lives");
     sqlx::query("update packs set owner = gen_random_uuid()").execute(app.domain.pool()).await.unwrap();
-    assert_eq!(cleanup::sweep(&app.domain).await.unwrap().packs, 1);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_abandoned, 1);
     app.database.move_clock("27 hours").await;
-    assert_eq!(cleanup::sweep(&app.domain).await.unwrap().objects, 1);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 1);
     assert_eq!(objects(&app), 0);
 }

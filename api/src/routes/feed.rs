@@ -1,16 +1,22 @@
-//! The change feed as the API tells it; its operation stands beside the reports, for one path belongs to one struct.
+//! The change feed: what happened after a cursor, and waiting for more.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use driftless_domain::{
-    Actor, Domain, feed,
+    Domain, feed,
     tree::{self, Cursor},
 };
-use poem_openapi::Object;
+use poem::web::Data;
+use poem_openapi::{Object, OpenApi, param::Query, payload::Json};
 
-use super::{entry::EntryKind, files::Did};
-use crate::{Draining, problem::ApiError};
+use super::{
+    Tag,
+    entry::EntryKind,
+    files::Did,
+    reports::{self, DeviceReport, ReportAnswer},
+};
+use crate::{Draining, bearer::Bearer, body::JsonBody, problem::ApiError};
 
 /// One change of the tree.
 #[derive(Object)]
@@ -70,7 +76,7 @@ impl From<feed::Change> for TreeChange {
 
 /// A page of changes.
 #[derive(Object)]
-pub(crate) struct ChangePage {
+struct ChangePage {
     /// In their order, at most 1,000.
     changes: Vec<TreeChange>,
     /// Where to go on.
@@ -79,25 +85,52 @@ pub(crate) struct ChangePage {
     more: bool,
 }
 
-/// The answer to `list_changes`.
-pub(crate) async fn page(
-    domain: &Domain,
-    actor: &Actor,
-    draining: &Draining,
-    cursor: Option<String>,
-    wait: Option<u32>,
-) -> Result<ChangePage, ApiError> {
-    let Some(cursor) = cursor else {
-        let mut tx = domain.begin(actor).await?;
-        let cursor = tree::head(&mut tx, actor).await?.cursor().to_string();
-        return Ok(ChangePage { changes: Vec::new(), cursor, more: false });
-    };
-    let cursor: Cursor = cursor.parse()?;
-    let wait = Duration::from_secs(u64::from(wait.unwrap_or(0)));
-    let page = tokio::select! {
-        page = feed::wait(domain, actor, cursor, wait) => page?,
-        () = draining.0.cancelled() => feed::Page { changes: Vec::new(), cursor, more: false },
-    };
-    let changes = page.changes.into_iter().map(TreeChange::from).collect();
-    Ok(ChangePage { changes, cursor: page.cursor.to_string(), more: page.more })
+pub(crate) struct Feed;
+
+#[OpenApi(tag = "Tag::Sync")]
+impl Feed {
+    /// Report what a device holds
+    ///
+    /// Compares it with the tree and answers what would make them agree; changes neither. While the device has claimed a run, the run's
+    /// options apply; else both versions of a conflict are kept and deletions travel.
+    #[oai(path = "/sync/changes", method = "post", operation_id = "report_changes")]
+    async fn report_changes(
+        &self,
+        auth: Bearer,
+        domain: Data<&Domain>,
+        body: JsonBody<DeviceReport>,
+    ) -> Result<Json<ReportAnswer>, ApiError> {
+        Ok(Json(reports::report(&domain, &auth, body.0).await?))
+    }
+
+    /// What changed after a cursor
+    ///
+    /// A change names an entry and says what that entry is now, so reading a page twice does no harm. 410 with `cursor.expired` means: list
+    /// anew. Without a cursor the answer is empty and carries the current one.
+    #[oai(path = "/sync/changes", method = "get", operation_id = "list_changes")]
+    async fn list_changes(
+        &self,
+        auth: Bearer,
+        domain: Data<&Domain>,
+        draining: Data<&Draining>,
+        /// A change token, or the cursor of the page before.
+        cursor: Query<Option<String>>,
+        /// When there is nothing new, wait for it so many seconds, at most 60.
+        #[oai(validator(maximum(value = "60")))]
+        wait: Query<Option<u32>>,
+    ) -> Result<Json<ChangePage>, ApiError> {
+        let Some(cursor) = cursor.0 else {
+            let mut tx = domain.begin(&auth.0).await?;
+            let cursor = tree::head(&mut tx, &auth.0).await?.cursor().to_string();
+            return Ok(Json(ChangePage { changes: Vec::new(), cursor, more: false }));
+        };
+        let cursor: Cursor = cursor.parse()?;
+        let wait = Duration::from_secs(u64::from(wait.0.unwrap_or(0)));
+        let page = tokio::select! {
+            page = feed::wait(&domain, &auth.0, cursor, wait) => page?,
+            () = draining.0.0.cancelled() => feed::Page { changes: Vec::new(), cursor, more: false },
+        };
+        let changes = page.changes.into_iter().map(TreeChange::from).collect();
+        Ok(Json(ChangePage { changes, cursor: page.cursor.to_string(), more: page.more }))
+    }
 }

@@ -40,7 +40,7 @@ pub(crate) type Routes = (
     schedules::Schedules,
     runs::Runs,
     jobs::Jobs,
-    (files::Files, content::Contents, uploads::Uploads, reports::Reports),
+    (files::Files, content::Contents, uploads::Uploads, feed::Feed, reports::Reports),
 );
 
 /// The operations, for the service.
@@ -53,7 +53,7 @@ pub(crate) fn routes() -> Routes {
         schedules::Schedules,
         runs::Runs,
         jobs::Jobs,
-        (files::Files, content::Contents, uploads::Uploads, reports::Reports),
+        (files::Files, content::Contents, uploads::Uploads, feed::Feed, reports::Reports),
     )
 }
 

@@ -167,6 +167,7 @@ async fn fetch(domain: Domain, actor: Actor, batch: Vec<Item>) -> Result<Vec<(It
             _ => vec![item.file.hash],
         });
     }
+    let store = domain.store().reading();
     let mut places = store::places(&mut tx, actor.user_id, &chunks.concat()).await?.into_iter();
     drop(tx);
     let items = batch.into_iter().zip(chunks).map(|(item, chunks)| {
@@ -176,7 +177,7 @@ async fn fetch(domain: Domain, actor: Actor, batch: Vec<Item>) -> Result<Vec<(It
     let items: Vec<_> = items.collect();
     futures::stream::iter(items)
         .map(|(item, places)| {
-            let pieces = store::stream(domain.store().clone(), places, 0..item.file.size);
+            let pieces = store::stream(store.clone(), places, 0..item.file.size);
             async move {
                 let source = if item.file.size > SMALL { feed(pieces) } else { whole(pieces, item.file.size).await? };
                 Ok::<_, Error>((item, source))

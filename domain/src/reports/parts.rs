@@ -1,87 +1,158 @@
-//! A list too long for one request, in parts that any process may take in.
+//! Lists that come in parts, in any order and more than once.
+//!
+//! Invariant: a list is whole when its last part and all before it are here; a part that comes again takes the place of the
+//! earlier one. Parts stay for a day, so the last one may be sent again and answers anew.
 
-use sqlx::types::Json;
+use serde_json::{from_str, to_string};
+use sqlx::FromRow;
 
-use super::{Error, Listed, Scope};
-use crate::{Actor, Domain};
+use super::{Device, Error, Reported, invalid};
+use crate::{Actor, Tx};
+use driftless_sync::path::TreePath;
 
-/// Files of one request at most.
-pub const MAX_FILES: usize = 10_000;
-/// Parts of a list at most.
-const MAX_PARTS: i32 = 1000;
-/// Bytes of a list's name at most.
-const MAX_LIST_ID: usize = 255;
+/// Most parts of a list.
+pub const MAX_PARTS: i32 = 1000;
 
-/// A part of a list.
+/// Which part of which list.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// Names the list among the device's.
+    /// The client's text for the list, 1 to 64 characters.
     pub list_id: String,
-    /// Its number, from 0; sending one again replaces it.
+    /// From 1.
     pub part: i32,
-    /// Whether it is the last.
+    /// Whether no part follows.
     pub last: bool,
 }
 
-fn invalid(code: &'static str, field: &str, problem: impl Into<String>) -> Error {
-    Error::Invalid { code, field: field.into(), problem: problem.into() }
+impl Part {
+    /// From the fields of a request: either list_id and part are given or neither.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when one comes without the other.
+    pub fn from_fields(list_id: Option<String>, part: Option<i32>, last: bool) -> Result<Option<Part>, Error> {
+        match (list_id, part) {
+            (None, None) => Ok(None),
+            (Some(list_id), Some(part)) => Ok(Some(Part { list_id, part, last })),
+            (Some(_), None) => Err(invalid("report.part_invalid", "part", "a list in parts numbers them from 1")),
+            (None, Some(_)) => Err(invalid("report.list_id_invalid", "list_id", "a part names its list")),
+        }
+    }
 }
 
-/// Takes a part in. With the last one, answers all files; before, nothing.
-pub async fn collect(
-    domain: &Domain,
+/// What there is of a list.
+pub(super) enum Gathered {
+    /// All of it.
+    All(Vec<Reported>),
+    /// These parts are not here, as far as is known; none of them are when the last is still to come.
+    Missing(Vec<i32>),
+}
+
+/// Keeps a part and answers the whole list once it is here.
+pub(super) async fn gather(
+    tx: &mut Tx,
     actor: &Actor,
-    device_id: &str,
-    part: Option<&Part>,
-    files: Vec<Listed>,
-) -> Result<Option<Vec<Listed>>, Error> {
-    if files.len() > MAX_FILES {
-        let problem = format!("has more than {MAX_FILES} files; send it in parts, with list_id, part and last");
-        return Err(invalid("file_list.too_long", "file_list", problem));
+    device: &Device,
+    scope: &TreePath,
+    complete: bool,
+    part: &Part,
+    files: Vec<Reported>,
+) -> Result<Gathered, Error> {
+    let length = part.list_id.chars().count();
+    if !(1..=64).contains(&length) || part.list_id.chars().any(char::is_control) {
+        return Err(invalid("report.list_id_invalid", "list_id", "1 to 64 characters, none a control character"));
     }
-    let Some(part) = part else { return Ok(Some(files)) };
-    if part.list_id.is_empty() || part.list_id.len() > MAX_LIST_ID || part.list_id.contains('\0') {
-        return Err(invalid("file_list.id_invalid", "list_id", "must have 1 to 255 bytes"));
+    if !(1..=MAX_PARTS).contains(&part.part) {
+        return Err(invalid("report.part_invalid", "part", format!("parts are numbered 1 to {MAX_PARTS}")));
     }
-    if !(0..MAX_PARTS).contains(&part.part) {
-        return Err(invalid("file_list.part_invalid", "part", format!("must be 0 to {}", MAX_PARTS - 1)));
+    // Two parts at once take turns, so that the later one finds the earlier.
+    sqlx::query("select from devices where id = $1 for no key update").bind(device.id).execute(&mut **tx).await?;
+    keep(tx, actor, device, scope, complete, part, &files).await?;
+    let have = kept(tx, device, &part.list_id).await?;
+    if have.iter().any(|p| p.complete != complete || p.base_path != scope.as_str()) {
+        return Err(Error::Parts("the parts of a list must agree on complete and base_path"));
     }
-    let mut tx = domain.begin(actor).await?;
-    let scope = Scope::load(&mut tx, actor, device_id, None).await?;
+    let mut ends = have.iter().filter(|p| p.last).map(|p| p.part);
+    let Some(last) = ends.next() else { return Ok(Gathered::Missing(missing(&have, part.part))) };
+    if ends.next().is_some() || have.iter().any(|p| p.part > last) {
+        return Err(Error::Parts("a list has one last part, and none after it"));
+    }
+    let missing = missing(&have, last);
+    if !missing.is_empty() {
+        return Ok(Gathered::Missing(missing));
+    }
+    all(tx, device, &part.list_id).await
+}
+
+#[derive(FromRow)]
+struct Kept {
+    part: i32,
+    last: bool,
+    complete: bool,
+    base_path: String,
+}
+
+fn missing(have: &[Kept], up_to: i32) -> Vec<i32> {
+    (1..=up_to).filter(|n| have.iter().all(|p| p.part != *n)).collect()
+}
+
+async fn keep(
+    tx: &mut Tx,
+    actor: &Actor,
+    device: &Device,
+    scope: &TreePath,
+    complete: bool,
+    part: &Part,
+    files: &[Reported],
+) -> Result<(), Error> {
+    let entries = to_string(files).expect("paths, hashes and numbers are JSON");
     sqlx::query(
-        "insert into report_parts (user_id, device_id, list_id, part, files) values ($1, $2, $3, $4, $5)
-         on conflict (device_id, list_id, part) do update set files = excluded.files, at = queue.now()",
+        "insert into list_parts (user_id, device_id, list_id, part, last, complete, base_path, entries)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
+         on conflict (device_id, list_id, part) do update set last = excluded.last, complete = excluded.complete,
+             base_path = excluded.base_path, entries = excluded.entries, at = excluded.at",
     )
-    .bind(actor.user_id)
-    .bind(scope.device)
+    .bind(actor.user_id())
+    .bind(device.id)
     .bind(&part.list_id)
     .bind(part.part)
-    .bind(Json(&files))
-    .execute(&mut *tx)
+    .bind(part.last)
+    .bind(complete)
+    .bind(scope.as_str())
+    .bind(entries)
+    .execute(&mut **tx)
     .await?;
-    if !part.last {
-        tx.commit().await?;
-        return Ok(None);
-    }
-    let parts: Vec<(i32, Json<Vec<Listed>>)> =
-        sqlx::query_as("select part, files from report_parts where device_id = $1 and list_id = $2 order by part")
-            .bind(scope.device)
-            .bind(&part.list_id)
-            .fetch_all(&mut *tx)
-            .await?;
-    // A complete list with a hole would make files look deleted.
-    if parts.iter().zip(0..).any(|(p, n)| p.0 != n) || parts.len() as i32 != part.part + 1 {
-        return Err(invalid(
-            "file_list.parts_missing",
-            "part",
-            "parts before the last one are missing; send them first",
-        ));
-    }
-    sqlx::query("delete from report_parts where device_id = $1 and list_id = $2")
-        .bind(scope.device)
-        .bind(&part.list_id)
-        .execute(&mut *tx)
+    Ok(())
+}
+
+async fn kept(tx: &mut Tx, device: &Device, list_id: &str) -> Result<Vec<Kept>, Error> {
+    Ok(sqlx::query_as(
+        "select part, last, complete, base_path from list_parts where device_id = $1 and list_id = $2
+         and at > queue.now() - interval '1 day' order by part",
+    )
+    .bind(device.id)
+    .bind(list_id)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// All files of a list; what the device sent of other lists is no longer of use.
+async fn all(tx: &mut Tx, device: &Device, list_id: &str) -> Result<Gathered, Error> {
+    sqlx::query("delete from list_parts where device_id = $1 and list_id <> $2")
+        .bind(device.id)
+        .bind(list_id)
+        .execute(&mut **tx)
         .await?;
-    tx.commit().await?;
-    Ok(Some(parts.into_iter().flat_map(|(_, files)| files.0).collect()))
+    let texts: Vec<String> =
+        sqlx::query_scalar("select entries from list_parts where device_id = $1 and list_id = $2 order by part")
+            .bind(device.id)
+            .bind(list_id)
+            .fetch_all(&mut **tx)
+            .await?;
+    let mut files = Vec::new();
+    for text in texts {
+        let part: Vec<Reported> =
+            from_str(&text).map_err(|_| Error::Parts("send this list again from its first part"))?;
+        files.extend(part);
+    }
+    Ok(Gathered::All(files))
 }

@@ -9,12 +9,13 @@ use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Counts, Error, HeldDeletion, LeftOut, MAX_ATTEMPTS, Options, Progress, Run, State, execution::Taken, get, lock,
-    shown, wake_next,
+    Counts, Error, LeftOut, MAX_ATTEMPTS, Options, Progress, Run, State, execution::Taken, get, held, lock, shown,
+    wake_next,
 };
 use crate::{
     Actor, Tx, audit,
     devices::DeviceKind,
+    reports,
     schedules::{Direction, Resolution},
 };
 
@@ -178,8 +179,9 @@ pub async fn report(tx: &mut Tx, actor: &Actor, run: Uuid, fence: i64, report: &
     .await?;
     match &report.error {
         Some((code, detail)) => attempt_failed(tx, run, code, detail).await?,
-        None => match shortfall(tx, run, device, report).await? {
+        None => match shortfall(tx, actor, run, device, report).await? {
             Some(detail) => super::execution::set_failed(tx, run, "run.incomplete", &detail).await?,
+            None if held::waiting(tx, run).await? > 0 => set_held(tx, run).await?,
             None => succeed(tx, run, device).await?,
         },
     }
@@ -190,42 +192,6 @@ pub async fn report(tx: &mut Tx, actor: &Actor, run: Uuid, fence: i64, report: &
     }
     record(tx, actor, &after).await?;
     Ok(after)
-}
-
-/// Too many deletions were reported outside a run: they wait for a person in the device's held run, which is made if there is
-/// none. Approved, it is planned and claimed like any other, and covers exactly these pairs.
-pub(crate) async fn hold_reported(
-    tx: &mut Tx,
-    actor: &Actor,
-    device: i64,
-    deletions: &[HeldDeletion],
-) -> Result<Uuid, Error> {
-    sqlx::query("select from devices where id = $1 for no key update").bind(device).execute(&mut **tx).await?;
-    let open: Option<Uuid> = sqlx::query_scalar(
-        "select id from runs where device_id = $1 and state = 'held' and not dry_run order by id limit 1",
-    )
-    .bind(device)
-    .fetch_optional(&mut **tx)
-    .await?;
-    let run = match open {
-        Some(run) => run,
-        None => {
-            let run = super::new_id(tx.now().await?);
-            sqlx::query(
-                "insert into runs (id, user_id, device_id, trigger, sync_deletions, resolve_conflicts, direction, state, started_at)
-                 values ($1, $2, $3, 'manual', true, 'keep_both', 'both', 'held', queue.now())",
-            )
-            .bind(run)
-            .bind(actor.user_id())
-            .bind(device)
-            .execute(&mut **tx)
-            .await?;
-            super::record(tx, actor, "sync_run_held", run).await?;
-            run
-        }
-    };
-    super::execution::write_held(tx, actor, run, deletions).await?;
-    Ok(run)
 }
 
 /// A device that holds the run with this fence; its number.
@@ -242,7 +208,7 @@ async fn held_by(tx: &mut Tx, actor: &Actor, run: Uuid, fence: i64) -> Result<i6
 /// Whether the run ended by a report of this very claim, whose answer the device may have lost.
 async fn reported_before(tx: &mut Tx, run: Uuid, fence: i64) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
-        "select fence = $2 and (state in ('succeeded', 'failed') or state = 'waiting_for_device' and attempts > 0)
+        "select fence = $2 and (state in ('succeeded', 'failed', 'held') or state = 'waiting_for_device' and attempts > 0)
          from runs where id = $1",
     )
     .bind(run)
@@ -252,7 +218,13 @@ async fn reported_before(tx: &mut Tx, run: Uuid, fence: i64) -> Result<bool, Err
 }
 
 /// Why a report of success is not one; none when it is.
-async fn shortfall(tx: &mut Tx, run: Uuid, device: i64, report: &Report) -> Result<Option<String>, Error> {
+async fn shortfall(
+    tx: &mut Tx,
+    actor: &Actor,
+    run: Uuid,
+    device: i64,
+    report: &Report,
+) -> Result<Option<String>, Error> {
     let accounted = report.counts.executed + report.left_out.iter().filter(|l| l.planned).count() as i64;
     if accounted != report.planned {
         return Ok(Some(format!(
@@ -265,10 +237,25 @@ async fn shortfall(tx: &mut Tx, run: Uuid, device: i64, report: &Report) -> Resu
     if direction == Direction::Upload {
         return Ok(None);
     }
-    let missing = changes(tx, device, head.unwrap_or(0)).await? - report.left_out.len() as i64;
+    let unacknowledged = reports::unacknowledged(tx, actor.user_id(), device, head.unwrap_or(0)).await;
+    let unacknowledged = unacknowledged.map_err(|e| match e {
+        reports::Error::Database(e) => Error::Db(e),
+        _ => Error::NotFound,
+    })?;
+    // Deletions that wait for a person can't be acknowledged yet.
+    let missing = unacknowledged - report.left_out.len() as i64 - held::waiting(tx, run).await?;
     Ok((missing > 0).then(|| {
         format!("{missing} changes of the tree were neither acknowledged (POST /api/sync/changes/ack) nor left out with a reason")
     }))
+}
+
+/// The device has done the rest; the deletions wait for a person.
+async fn set_held(tx: &mut Tx, run: Uuid) -> Result<(), Error> {
+    sqlx::query("update runs set state = 'held', lease_until = null where id = $1")
+        .bind(run)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 async fn succeed(tx: &mut Tx, run: Uuid, device: i64) -> Result<(), Error> {

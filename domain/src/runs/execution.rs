@@ -442,10 +442,24 @@ impl Execution {
     /// Everything else is done; these deletions wait for a person.
     pub async fn hold(self, deletions: &[HeldDeletion], counts: &Counts, left_out: &[LeftOut]) -> Result<(), Error> {
         let mut tx = self.end().await?;
-        write_held(&mut tx, &self.actor, self.run, deletions).await?;
+        sqlx::query("delete from held_deletions where run_id = $1").bind(self.run).execute(&mut *tx).await?;
+        let column = |f: fn(&HeldDeletion) -> &str| deletions.iter().map(f).collect::<Vec<_>>();
+        sqlx::query(
+            "insert into held_deletions (run_id, n, user_id, side, path, version)
+             select $1, n, $2, side, path, version
+             from unnest($3::text[], $4::text[], $5::int8[]) with ordinality as h(side, path, version, n)",
+        )
+        .bind(self.run)
+        .bind(self.actor.user_id())
+        .bind(column(|d| d.side.as_str()))
+        .bind(column(|d| &d.path))
+        .bind(deletions.iter().map(|d| d.version).collect::<Vec<_>>())
+        .execute(&mut *tx)
+        .await?;
         self.store(&mut tx, counts, left_out).await?;
-        sqlx::query("update runs set state = 'held', approved_at = null where id = $1")
+        sqlx::query("update runs set state = 'held', held_count = $2, approved_at = null where id = $1")
             .bind(self.run)
+            .bind(deletions.len() as i64)
             .execute(&mut *tx)
             .await?;
         let details = serde_json::json!({
@@ -514,30 +528,6 @@ impl Execution {
             error: None,
         }
     }
-}
-
-/// The deletions that wait for approval, instead of those that waited before.
-pub(super) async fn write_held(tx: &mut Tx, actor: &Actor, run: Uuid, held: &[HeldDeletion]) -> Result<(), Error> {
-    sqlx::query("delete from held_deletions where run_id = $1").bind(run).execute(&mut **tx).await?;
-    let column = |f: fn(&HeldDeletion) -> &str| held.iter().map(f).collect::<Vec<_>>();
-    sqlx::query(
-        "insert into held_deletions (run_id, n, user_id, side, path, version)
-         select $1, n, $2, side, path, version
-         from unnest($3::text[], $4::text[], $5::int8[]) with ordinality as h(side, path, version, n)",
-    )
-    .bind(run)
-    .bind(actor.user_id())
-    .bind(column(|d| d.side.as_str()))
-    .bind(column(|d| &d.path))
-    .bind(held.iter().map(|d| d.version).collect::<Vec<_>>())
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query("update runs set held_count = $2 where id = $1")
-        .bind(run)
-        .bind(held.len() as i64)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -77,19 +77,21 @@ struct Late {
     schedule_id: Option<i64>,
 }
 
-/// Runs that have been in `state` for longer than [`PATIENCE`] since they were made.
+/// Runs that have been in `state` for longer than [`PATIENCE`] since they were made, or approved.
 async fn missed(domain: &Domain, state: &str, code: &str, why: &str) -> Result<usize, Error> {
     let mut tx = domain.begin_system().await?;
     let before = lowest_id(tx.now().await? - PATIENCE);
     let late: Vec<Late> = sqlx::query_as(
         "select r.id, r.user_id, r.device_id as device, d.device_id, r.schedule_id
          from (select * from runs where state in ('queued', 'running', 'waiting_for_device') and state = $1 and id < $2
+               and (approved_at is null or approved_at < queue.now() - make_interval(secs => $4))
                order by id limit $3 for no key update skip locked) r
          join devices d on d.id = r.device_id",
     )
     .bind(state)
     .bind(before)
     .bind(BATCH)
+    .bind(PATIENCE.num_seconds() as f64)
     .fetch_all(&mut *tx)
     .await?;
     let ids: Vec<Uuid> = late.iter().map(|l| l.id).collect();

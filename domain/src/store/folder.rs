@@ -77,6 +77,22 @@ impl BlobStore for Folder {
         .await
     }
 
+    async fn list(&self, last_byte: u8) -> io::Result<Vec<Uuid>> {
+        let folder = self.root.join("packs").join(format!("{last_byte:02x}"));
+        blocking(move || {
+            let entries = match fs::read_dir(folder) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            let name = |entry: io::Result<fs::DirEntry>| match entry {
+                Ok(entry) => entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Ok),
+                Err(e) => Some(Err(e)),
+            };
+            entries.filter_map(name).collect()
+        })
+        .await
+    }
+
     fn space(&self) -> io::Result<Option<Space>> {
         space(&self.root).map(Some)
     }
@@ -184,6 +200,9 @@ mod tests {
         assert_eq!(&store.read(name, 6, 5).await.expect("readable")[..], b"world");
         assert!(store.read(name, 6, 6).await.is_err(), "a short read is an error");
         assert!(store.create(name).await.is_err(), "an object is never overwritten");
+        let last = name.as_bytes()[15];
+        assert_eq!(store.list(last).await.expect("listed"), [name]);
+        assert!(store.list(last.wrapping_add(1)).await.expect("listed").is_empty());
         store.remove(name).await.expect("removed");
         store.remove(name).await.expect("removing again is fine");
         assert!(store.read(name, 0, 1).await.is_err());

@@ -8,7 +8,14 @@ mod folder;
 mod pack;
 mod read;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -97,6 +104,8 @@ pub trait BlobStore: Send + Sync {
     async fn read(&self, name: Uuid, offset: u64, length: usize) -> io::Result<Bytes>;
     /// Removes an object; one that is not there is fine.
     async fn remove(&self, name: Uuid) -> io::Result<()>;
+    /// The names of the objects whose name ends in this byte.
+    async fn list(&self, last_byte: u8) -> io::Result<Vec<Uuid>>;
     /// Bytes free for us, and of how many; none where nobody can say.
     fn space(&self) -> io::Result<Option<Space>>;
 }
@@ -125,6 +134,17 @@ pub struct Store {
     blobs: Arc<dyn BlobStore>,
     data_dir: PathBuf,
     min_free: Option<u64>,
+    readers: Arc<AtomicUsize>,
+    _ticket: Option<Arc<Ticket>>,
+}
+
+/// Stands for one who reads.
+struct Ticket(Arc<AtomicUsize>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Store {
@@ -134,7 +154,21 @@ impl Store {
             blobs: Arc::new(Folder::new(settings.store.clone())),
             data_dir: settings.data_dir.clone(),
             min_free: settings.min_free,
+            readers: Arc::default(),
+            _ticket: None,
         }
+    }
+
+    /// The store in the hands of one who is about to look up places in it and read them: until it and its clones are dropped,
+    /// [`is_read`](Self::is_read).
+    pub fn reading(&self) -> Store {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+        Store { _ticket: Some(Arc::new(Ticket(self.readers.clone()))), ..self.clone() }
+    }
+
+    /// Whether anybody in this process reads what he looked up.
+    pub fn is_read(&self) -> bool {
+        self.readers.load(Ordering::Acquire) > 0
     }
 
     /// The objects themselves.

@@ -739,10 +739,10 @@ export const listChanges = <ThrowOnError extends boolean = false>(options?: Opti
 });
 
 /**
- * Compare a device's files with the tree
+ * Report what a device holds
  *
- * Changes nothing. A file that only the device has is to be uploaded, and never deleted, unless the baseline proves that the server
- * deleted it.
+ * Compares it with the tree and answers what would make them agree; changes neither. While the device has claimed a run, the run's
+ * options apply; else both versions of a conflict are kept and deletions travel.
  */
 export const reportChanges = <ThrowOnError extends boolean = false>(options: Options<ReportChangesData, ThrowOnError>) => (options.client ?? client).post<ReportChangesResponses, ReportChangesErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }],
@@ -755,9 +755,10 @@ export const reportChanges = <ThrowOnError extends boolean = false>(options: Opt
 });
 
 /**
- * Acknowledge what was taken in
+ * Acknowledge what a device did
  *
- * Only the paths listed move their baseline, and only when version and hash are the server's.
+ * Moves the device's baseline for the listed paths, carries its deletions out, and moves its cursor to the token when nothing
+ * that was offered is left. May be sent in pieces and again.
  */
 export const ackChanges = <ThrowOnError extends boolean = false>(options: Options<AckChangesData, ThrowOnError>) => (options.client ?? client).post<AckChangesResponses, AckChangesErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }],

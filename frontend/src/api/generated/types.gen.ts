@@ -29,57 +29,61 @@ export type Account = {
 };
 
 /**
- * AckAnswer
+ * Acknowledged
  *
- * What came of an acknowledgement.
+ * What came of it.
  */
-export type AckAnswer = {
+export type Acknowledged = {
     /**
-     * Lines that were taken.
-     */
-    applied: number;
-    /**
-     * Files that were deleted on the server.
-     */
-    deleted: number;
-    /**
-     * Lines that were not taken, with the reason.
-     */
-    refused: Array<RefusedPath>;
-    /**
-     * Offered changes that the device has not taken in; the cursor moves when it is 0.
-     */
-    remaining: number;
-    /**
-     * Where the device's cursor stands now.
+     * The device's cursor now: the token that was acknowledged when nothing remains.
      */
     change_token: string;
     /**
-     * Too many deletions: none was carried out, and this run waits for approval.
+     * Items of `applied` that hold.
+     */
+    applied: number;
+    /**
+     * Files that the tree lost.
+     */
+    deleted: number;
+    /**
+     * Items that changed nothing.
+     */
+    not_accepted: Array<NotAcceptedFile>;
+    /**
+     * Files that changed in the tree up to the token and that the device has not acknowledged.
+     */
+    remaining: number;
+    /**
+     * The run in which deletions wait for a person's approval.
      */
     run_id?: string;
 };
 
 /**
- * AckRequest
+ * Acknowledgement
  *
- * An acknowledgement.
+ * What a device did.
  */
-export type AckRequest = {
+export type Acknowledgement = {
     /**
      * The device.
      */
     device_id: string;
     /**
-     * From the answer that was worked off.
+     * As in the report.
+     */
+    base_path?: string;
+    /**
+     * The report's.
      */
     change_token: string;
     /**
-     * What the device now holds.
+     * What the device now holds, at most 10,000. Only these paths move its baseline.
      */
     applied?: Array<AppliedFile>;
     /**
-     * What is to be deleted on the server.
+     * What the tree is to lose, at most 10,000, under deletion safety.
      */
     deleted?: Array<DeletedFile>;
 };
@@ -91,15 +95,15 @@ export type AckRequest = {
  */
 export type AppliedFile = {
     /**
-     * Where.
+     * Relative to base_path.
      */
     path: string;
     /**
-     * The version; null: nothing any more.
+     * The version that was offered, or that the device's own upload became; null: the device holds nothing there.
      */
     version?: number;
     /**
-     * SHA-256 of what it holds; null: nothing any more.
+     * SHA-256 of what it holds; null with the version.
      */
     hash?: string;
 };
@@ -289,86 +293,6 @@ export type ChangePasswordRequest = {
 };
 
 /**
- * ChangesAnswer
- *
- * What makes device and tree agree.
- */
-export type ChangesAnswer = {
-    /**
-     * From the device to the server.
-     */
-    to_upload: Array<FileTransfer>;
-    /**
-     * From the server to the device.
-     */
-    to_download: Array<FileTransfer>;
-    /**
-     * On the device; the server deleted them.
-     */
-    to_delete: Array<FileDeletion>;
-    /**
-     * On the server: acknowledge them as deleted.
-     */
-    to_delete_on_server: Array<FileDeletion>;
-    /**
-     * Equal on both sides already: acknowledge them as applied.
-     */
-    identical: Array<FileTransfer>;
-    /**
-     * What collided.
-     */
-    conflicts: Array<FileConflict>;
-    /**
-     * Give it back when acknowledging. Absent before the last part.
-     */
-    change_token?: string;
-    /**
-     * Too many deletions: none is in the lists, and this run waits for approval.
-     */
-    run_id?: string;
-};
-
-/**
- * ChangesRequest
- *
- * What a device holds.
- */
-export type ChangesRequest = {
-    /**
-     * The device.
-     */
-    device_id: string;
-    /**
-     * Files, at most 10,000; more go in parts.
-     */
-    file_list: Array<ListedFile>;
-    /**
-     * Whether the list is the whole device. Else what it does not name is as last agreed.
-     */
-    complete?: boolean;
-    /**
-     * Paths that the device could not look at: they and all below are left alone.
-     */
-    unknown?: Array<string>;
-    /**
-     * Names a list that comes in parts.
-     */
-    list_id?: string;
-    /**
-     * Number of this part, from 0.
-     */
-    part?: number;
-    /**
-     * Whether this is the last part; nothing is decided before.
-     */
-    last?: boolean;
-    /**
-     * The folder of the tree that paths are relative to; the device's own when absent.
-     */
-    base_path?: string;
-};
-
-/**
  * What collided.
  */
 export type ConflictKind = 'both_changed' | 'deleted_on_device' | 'deleted_on_server' | 'folder_and_file';
@@ -379,7 +303,7 @@ export type ConflictKind = 'both_changed' | 'deleted_on_device' | 'deleted_on_se
 export type ConflictPolicy = 'keep_newest' | 'keep_local' | 'keep_server' | 'keep_both' | 'ask' | 'create_version';
 
 /**
- * Which side's contents stay under the name.
+ * Who keeps the name.
  */
 export type ConflictWinner = 'device' | 'server';
 
@@ -498,15 +422,15 @@ export type Deleted = {
 /**
  * DeletedFile
  *
- * A file that was deleted on the device.
+ * A file that the device deleted.
  */
 export type DeletedFile = {
     /**
-     * Where.
+     * Relative to base_path.
      */
     path: string;
     /**
-     * The version that the device had.
+     * The version that the report named.
      */
     version: number;
 };
@@ -599,6 +523,42 @@ export type DevicePage = {
 };
 
 /**
+ * DeviceReport
+ *
+ * What a device holds, or a part of it.
+ */
+export type DeviceReport = {
+    /**
+     * The device.
+     */
+    device_id: string;
+    /**
+     * Its files, at most 10,000. Folders are not listed: they follow from the files.
+     */
+    file_list: Array<ListedFile>;
+    /**
+     * Whether the device holds nothing else below base_path. An incomplete list speaks of the listed paths only.
+     */
+    complete?: boolean;
+    /**
+     * For longer lists: the client's name for the list, the same in each of its parts.
+     */
+    list_id?: string;
+    /**
+     * Which part this is, from 1. Parts may come in any order and again.
+     */
+    part?: number;
+    /**
+     * Whether no part follows. Nothing is decided before this part and all before it are here. Parts are kept for a day.
+     */
+    last?: boolean;
+    /**
+     * The folder of the tree that paths are relative to: the device's base path (the default), or a folder below it.
+     */
+    base_path?: string;
+};
+
+/**
  * DeviceStatus
  *
  * How a device stands.
@@ -685,65 +645,73 @@ export type Entry = {
 export type EntryKind = 'file' | 'folder';
 
 /**
- * FileConflict
+ * FileToAcknowledge
  *
- * A path on which both sides collided.
+ * Nothing has to move: send it back in `applied` as it is.
  */
-export type FileConflict = {
+export type FileToAcknowledge = {
     /**
      * Where.
      */
     path: string;
     /**
-     * What collided.
+     * The tree's version; null: neither side has the file any more.
      */
-    kind: ConflictKind & unknown;
+    version?: number;
     /**
-     * Whose contents stay under the name once the lists are worked off.
+     * Its contents; null with the version.
      */
-    winner?: ConflictWinner & unknown;
-    /**
-     * Where the other's are then.
-     */
-    copy?: string;
+    hash?: string;
 };
 
 /**
- * FileDeletion
+ * FileToDelete
  *
- * A file to delete.
+ * A file to be deleted.
  */
-export type FileDeletion = {
+export type FileToDelete = {
     /**
      * Where.
      */
     path: string;
     /**
-     * The version that device and tree last agreed on.
+     * The version that both sides last agreed on, or that the tree has.
      */
-    version: number;
+    version?: number;
+    /**
+     * Its contents. What holds something else by now is not to be deleted.
+     */
+    hash: string;
+    /**
+     * Where the same file is now: this is half of a move.
+     */
+    moved_to?: string;
 };
 
 /**
- * FileTransfer
+ * FileToDownload
  *
- * A file to move one way or the other.
+ * A file to be fetched.
  */
-export type FileTransfer = {
+export type FileToDownload = {
     /**
-     * Where it is to be.
+     * Where it goes.
      */
     path: string;
     /**
-     * Where it is now on the side that has it, when that is another path.
+     * Where the tree has it, when elsewhere.
      */
     from?: string;
     /**
-     * To upload: the base_version to give, 0 when nothing is there. To download: the version.
+     * Where the device has the same file: renaming it will do.
      */
-    version: number;
+    moved_from?: string;
     /**
-     * SHA-256; of a file to upload as the device said.
+     * Its version, to be acknowledged.
+     */
+    version?: number;
+    /**
+     * SHA-256 of the contents.
      */
     hash: string;
     /**
@@ -751,13 +719,57 @@ export type FileTransfer = {
      */
     size: number;
     /**
-     * Modification time.
+     * Modification time in the tree.
      */
     modified_at?: string;
     /**
      * Whether it may be executed.
      */
     executable?: boolean;
+    /**
+     * What the device said it holds there. When it holds something else by now, leave it and report again.
+     */
+    replaces?: string;
+    /**
+     * What it replaces is in no version yet: send it (PUT, then this file wins) before replacing it.
+     */
+    upload_first: boolean;
+};
+
+/**
+ * FileToUpload
+ *
+ * A file to be sent.
+ */
+export type FileToUpload = {
+    /**
+     * Where it goes.
+     */
+    path: string;
+    /**
+     * Where the device has it, when elsewhere: it lost a conflict and is to be renamed.
+     */
+    from?: string;
+    /**
+     * The tree has these contents at this path: move it (POST /api/files/move) instead of sending them.
+     */
+    from_server?: string;
+    /**
+     * Where the tree has the same file, which the device moved: moving it there, too, spares the bytes.
+     */
+    moved_from?: string;
+    /**
+     * As the device listed it.
+     */
+    hash?: string;
+    /**
+     * Bytes.
+     */
+    size: number;
+    /**
+     * The version that it replaces, for the upload's base_version.
+     */
+    base_version?: number;
 };
 
 /**
@@ -1010,6 +1022,22 @@ export type LastRun = {
 };
 
 /**
+ * LeftAlone
+ *
+ * A path that was left alone.
+ */
+export type LeftAlone = {
+    /**
+     * Where.
+     */
+    path: string;
+    /**
+     * `path.ignored`; `path.twice`: listed twice; `hash.wanted`: only a hash can tell, so report it again with one.
+     */
+    reason: string;
+};
+
+/**
  * LeftOutFile
  *
  * A file that was skipped or unknown, and why.
@@ -1032,15 +1060,16 @@ export type LeftOutFile = {
 /**
  * ListedFile
  *
- * A file of a device.
+ * What a device says of one file.
  */
 export type ListedFile = {
     /**
-     * Where, relative to the device's base path.
+     * Relative to base_path, beginning with a slash.
      */
     path: string;
     /**
-     * SHA-256, when the device knows it. Without it equal size and time stand for equal contents.
+     * SHA-256 of the contents, 64 hex digits. Without it the file counts as unchanged while size and time are those of the version
+     * that was last acknowledged.
      */
     hash?: string;
     /**
@@ -1048,11 +1077,11 @@ export type ListedFile = {
      */
     size?: number;
     /**
-     * Modification time.
+     * Modification time. It decides conflicts; it is not synced by reports.
      */
     modified_at?: string;
     /**
-     * The device knows that it is gone.
+     * The device has no file here (any more).
      */
     deleted?: boolean;
 };
@@ -1156,6 +1185,23 @@ export type NewUpload = {
      * Whether the file may be executed.
      */
     executable?: boolean;
+};
+
+/**
+ * NotAcceptedFile
+ *
+ * An item that changed nothing.
+ */
+export type NotAcceptedFile = {
+    /**
+     * As it was sent.
+     */
+    path: string;
+    /**
+     * `ack.not_offered`: not what the tree held there; `ack.not_current`: changed meanwhile; `ack.not_allowed`: the run deletes
+     * nothing on the server; `ack.held`: waits for a person.
+     */
+    code: string;
 };
 
 /**
@@ -1444,6 +1490,91 @@ export type Remote = {
  * The sort of storage of a remote.
  */
 export type RemoteType = 'folder';
+
+/**
+ * ReportAnswer
+ *
+ * What would make device and tree agree. Do it in this order: renames of conflicts, uploads, downloads, deletions; then
+ * acknowledge. Whatever is left out is offered again.
+ */
+export type ReportAnswer = {
+    /**
+     * False while parts of the list are missing; then the lists are empty.
+     */
+    decided: boolean;
+    /**
+     * Parts that are known to be missing.
+     */
+    missing_parts: Array<number>;
+    /**
+     * Files to send.
+     */
+    to_upload: Array<FileToUpload>;
+    /**
+     * Files to fetch.
+     */
+    to_download: Array<FileToDownload>;
+    /**
+     * Files to delete on the device. Never one that only the device has, unless it is proven that the tree deleted it.
+     */
+    to_delete: Array<FileToDelete>;
+    /**
+     * Files that the device deleted: send them back as `deleted`.
+     */
+    to_delete_on_server: Array<FileToDelete>;
+    /**
+     * What collided.
+     */
+    conflicts: Array<ReportedConflict>;
+    /**
+     * Files that are the same on both sides, or gone from both, and not yet acknowledged.
+     */
+    to_acknowledge: Array<FileToAcknowledge>;
+    /**
+     * Paths that were left alone.
+     */
+    left_out: Array<LeftAlone>;
+    /**
+     * How far the tree was; acknowledge with it.
+     */
+    change_token: string;
+    /**
+     * The run in which deletions wait for a person's approval.
+     */
+    run_id?: string;
+    /**
+     * How many deletions wait.
+     */
+    held: number;
+    /**
+     * A list was cut at 10,000: do what is here, then report again.
+     */
+    truncated: boolean;
+};
+
+/**
+ * ReportedConflict
+ *
+ * A conflict. What follows from it is in the other lists.
+ */
+export type ReportedConflict = {
+    /**
+     * On which path.
+     */
+    path: string;
+    /**
+     * What collided.
+     */
+    kind: ConflictKind & unknown;
+    /**
+     * Whose contents keep the name; absent when it is left as it is on both sides.
+     */
+    winner?: ConflictWinner & unknown;
+    /**
+     * What the loser is called, where both stay. When the server wins, rename your file to this before anything else.
+     */
+    copy_path?: string;
+};
 
 /**
  * RestoreRequest
@@ -7352,7 +7483,7 @@ export type ListChangesResponses = {
 export type ListChangesResponse = ListChangesResponses[keyof ListChangesResponses];
 
 export type ReportChangesData = {
-    body: ChangesRequest;
+    body: DeviceReport;
     path?: never;
     query?: never;
     url: '/api/sync/changes';
@@ -7420,13 +7551,13 @@ export type ReportChangesErrors = {
 export type ReportChangesError = ReportChangesErrors[keyof ReportChangesErrors];
 
 export type ReportChangesResponses = {
-    200: ChangesAnswer;
+    200: ReportAnswer;
 };
 
 export type ReportChangesResponse = ReportChangesResponses[keyof ReportChangesResponses];
 
 export type AckChangesData = {
-    body: AckRequest;
+    body: Acknowledgement;
     path?: never;
     query?: never;
     url: '/api/sync/changes/ack';
@@ -7494,7 +7625,7 @@ export type AckChangesErrors = {
 export type AckChangesError = AckChangesErrors[keyof AckChangesErrors];
 
 export type AckChangesResponses = {
-    200: AckAnswer;
+    200: Acknowledged;
 };
 
 export type AckChangesResponse = AckChangesResponses[keyof AckChangesResponses];

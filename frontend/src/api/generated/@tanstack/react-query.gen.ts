@@ -1524,10 +1524,10 @@ export const listChangesInfiniteOptions = (options?: Options<ListChangesData>) =
 });
 
 /**
- * Compare a device's files with the tree
+ * Report what a device holds
  *
- * Changes nothing. A file that only the device has is to be uploaded, and never deleted, unless the baseline proves that the server
- * deleted it.
+ * Compares it with the tree and answers what would make them agree; changes neither. While the device has claimed a run, the run's
+ * options apply; else both versions of a conflict are kept and deletions travel.
  */
 export const reportChangesMutation = (options?: Partial<Options<ReportChangesData>>): UseMutationOptions<ReportChangesResponse, ReportChangesError, Options<ReportChangesData>> => {
     const mutationOptions: UseMutationOptions<ReportChangesResponse, ReportChangesError, Options<ReportChangesData>> = {
@@ -1544,9 +1544,10 @@ export const reportChangesMutation = (options?: Partial<Options<ReportChangesDat
 };
 
 /**
- * Acknowledge what was taken in
+ * Acknowledge what a device did
  *
- * Only the paths listed move their baseline, and only when version and hash are the server's.
+ * Moves the device's baseline for the listed paths, carries its deletions out, and moves its cursor to the token when nothing
+ * that was offered is left. May be sent in pieces and again.
  */
 export const ackChangesMutation = (options?: Partial<Options<AckChangesData>>): UseMutationOptions<AckChangesResponse, AckChangesError, Options<AckChangesData>> => {
     const mutationOptions: UseMutationOptions<AckChangesResponse, AckChangesError, Options<AckChangesData>> = {
