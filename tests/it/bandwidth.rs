@@ -6,7 +6,7 @@ use driftless_domain::{bandwidth::Direction, sessions};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{App, until};
+use crate::support::{App, send, until};
 
 const LIMIT: &str = "/api/sync/bandwidth/limit";
 
@@ -81,4 +81,40 @@ async fn a_changed_limit_reaches_streams_under_way_within_seconds() {
     let stream = tokio::spawn(async move { domain.meter().take(anna, Direction::Download, 1 << 30).await });
     app.call(&token, Method::POST, LIMIT, json!({})).await.expect(200);
     until("the stream has ended", || async { stream.is_finished().then_some(()) }).await;
+}
+
+/// Sends `request` and answers how long it took, the body of its answer included.
+async fn timed(request: reqwest::RequestBuilder) -> (f64, Vec<u8>) {
+    let begin = Instant::now();
+    let answer = send(request).await;
+    assert_eq!(answer.status / 100, 2, "{}", answer.text());
+    (begin.elapsed().as_secs_f64(), answer.body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_door_of_the_api_keeps_to_the_limit() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    app.device(&token, "laptop").await;
+    let limits = json!({"upload_speed_limit": 200_000, "download_speed_limit": 200_000});
+    app.call(&token, Method::POST, LIMIT, limits).await.expect(200);
+    let bytes: Vec<u8> = (0..200_000u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let at = |method, url: &str, path: &str| app.request(method, url).query(&[("path", path)]).bearer_auth(&token);
+    timed(at(Method::PUT, "/api/files/content", "/in/a").body(bytes.clone())).await;
+    let (_, tar) = timed(at(Method::GET, "/api/files/archive", "/in")).await;
+    let upload = json!({"device_id": "laptop", "file_path": "/b", "total_size": bytes.len(), "chunk_size": 262_144});
+    let started = app.call(&token, Method::POST, "/api/sync/upload/start", upload).await.expect(200).json();
+    let chunk = format!("/api/sync/upload/{}/chunk/0", started["upload_id"].as_str().unwrap());
+    let doors = [
+        ("PUT content", at(Method::PUT, "/api/files/content", "/c").body(bytes.clone())),
+        ("GET content", at(Method::GET, "/api/files/content", "/in/a")),
+        ("a chunk", app.request(Method::POST, &chunk).bearer_auth(&token).body(bytes.clone())),
+        ("PUT archive", at(Method::PUT, "/api/files/archive", "/copy").body(tar)),
+        ("GET archive", at(Method::GET, "/api/files/archive", "/in")),
+    ];
+    for (door, request) in doors {
+        let (took, _) = timed(request).await;
+        // A second's worth: a quarter of one is free after a pause, and another is owed by whoever comes next.
+        assert!(took > 0.45, "{door} let a second's worth of bytes through in {took} s");
+    }
 }
