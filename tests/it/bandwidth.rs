@@ -98,7 +98,7 @@ async fn every_door_of_the_api_keeps_to_the_limit() {
     app.device(&token, "laptop").await;
     let limits = json!({"upload_speed_limit": 200_000, "download_speed_limit": 200_000});
     app.call(&token, Method::POST, LIMIT, limits).await.expect(200);
-    let bytes: Vec<u8> = (0..200_000u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..200_000u32).map(|n| ((n * 31) >> 3) as u8).collect();
     let at = |method, url: &str, path: &str| app.request(method, url).query(&[("path", path)]).bearer_auth(&token);
     timed(at(Method::PUT, "/api/files/content", "/in/a").body(bytes.clone())).await;
     let (_, tar) = timed(at(Method::GET, "/api/files/archive", "/in")).await;
