@@ -13,6 +13,7 @@ pub mod cleanup;
 pub mod commit;
 pub mod config;
 pub mod contents;
+pub mod crons;
 pub mod db;
 pub mod devices;
 pub mod dispatch;

@@ -5,13 +5,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use driftless_queue as queue;
-pub use driftless_queue::{Cancelled, JobId, JobState, MinuteCounts, QueueState, WorkerState, crons::Cron};
+pub use driftless_queue::{Cancelled, JobId, JobState, MinuteCounts, QueueState, WorkerState};
 use serde_json::json;
 
 use crate::{
     Actor, Domain, Tx,
     audit::{self, Entry},
-    db,
+    crons, db,
     error::{Fault, Kind},
 };
 
@@ -25,7 +25,7 @@ pub enum Error {
     #[error("there is no such job; finished ones are kept for 7 days, and only some kinds")]
     NoSuchJob,
     /// The job is not dead.
-    #[error("only a dead job can be retried")]
+    #[error("only a dead job can be retried or discarded")]
     NotDead,
     /// The job has ended.
     #[error("the job has ended already")]
@@ -88,6 +88,10 @@ pub enum Which {
     /// Waiting, due and running ones.
     #[default]
     Living,
+    /// Those at work.
+    Running,
+    /// Those that are due or will be.
+    Waiting,
     /// Those that ran out of attempts, were aborted or could not be read.
     Dead,
     /// Finished ones of kinds that are kept, and cancelled ones; for 7 days.
@@ -133,6 +137,8 @@ pub async fn list(domain: &Domain, actor: &Actor, filter: &Filter) -> Result<Vec
     let (of, before, limit) = (filter.queue.as_deref(), filter.before, filter.limit.clamp(1, 1000));
     Ok(match filter.which {
         Which::Living => queue::jobs(&mut tx, of, before, limit).await,
+        Which::Running => queue::running_jobs(&mut tx, of, before, limit).await,
+        Which::Waiting => queue::waiting_jobs(&mut tx, of, before, limit).await,
         Which::Dead => queue::dead_jobs(&mut tx, of, before, limit).await,
         Which::Finished => queue::finished_jobs(&mut tx, of, before, limit).await,
     }?)
@@ -177,6 +183,18 @@ pub async fn retry(domain: &Domain, actor: &Actor, id: JobId) -> Result<(), Erro
     Ok(())
 }
 
+/// Forgets a dead job for good.
+pub async fn discard(domain: &Domain, actor: &Actor, id: JobId) -> Result<(), Error> {
+    let mut tx = begin(domain, actor).await?;
+    let Some(job) = queue::job(&mut tx, id).await? else { return Err(Error::NoSuchJob) };
+    if !queue::discard(&mut tx, id).await? {
+        return Err(Error::NotDead);
+    }
+    let details = json!({ "queue": job.queue, "kind": job.kind, "payload": job.payload, "error": job.last_error });
+    audit::record(&mut tx, Entry::new("job_discarded").by(actor).about("job", id).details(details)).await?;
+    Ok(tx.commit().await?)
+}
+
 /// Stops claiming from a queue, or goes on with it. What runs, runs on. Doing it twice is no error.
 pub async fn set_paused(domain: &Domain, actor: &Actor, name: &str, paused: bool) -> Result<(), Error> {
     if name.is_empty() || name.chars().count() > 255 {
@@ -193,10 +211,34 @@ pub async fn set_paused(domain: &Domain, actor: &Actor, name: &str, paused: bool
     Ok(())
 }
 
+/// A periodic job with its times.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CronState {
+    /// Its name, unique.
+    pub name: String,
+    /// Its rule in words.
+    pub rule: String,
+    /// Queue of its jobs.
+    pub queue: String,
+    /// Kind of its jobs.
+    pub kind: String,
+    /// The tick that was fired last, or when it was first registered.
+    pub last_tick: DateTime<Utc>,
+    /// The next one; None for a cron that only another version knows.
+    pub next_tick: Option<DateTime<Utc>>,
+}
+
 /// The periodic jobs.
-pub async fn crons(domain: &Domain, actor: &Actor) -> Result<Vec<Cron>, Error> {
+pub async fn crons(domain: &Domain, actor: &Actor) -> Result<Vec<CronState>, Error> {
     let mut tx = begin(domain, actor).await?;
-    Ok(queue::crons::list(&mut tx).await?)
+    let (now, known) = (tx.now().await?, crons::all(domain.settings()));
+    let registered = queue::crons::list(&mut tx).await?;
+    let state = |c: queue::crons::Cron| {
+        let next_tick = known.iter().find(|k| k.kind == c.name).map(|k| k.next(now));
+        let queue::crons::Cron { name, rule, queue, kind, last_tick } = c;
+        CronState { name, rule, queue, kind, last_tick, next_tick }
+    };
+    Ok(registered.into_iter().map(state).collect())
 }
 
 /// Runs a periodic job now, beside its rhythm; answers the job.

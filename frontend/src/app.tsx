@@ -23,6 +23,7 @@ const Runs = lazy(async () => ({ default: (await import('./pages/runs/runs')).Ru
 const RunPage = lazy(async () => ({ default: (await import('./pages/runs/run')).RunPage }))
 const Devices = lazy(async () => ({ default: (await import('./pages/devices')).Devices }))
 const Activity = lazy(async () => ({ default: (await import('./pages/activity')).Activity }))
+const Jobs = lazy(async () => ({ default: (await import('./pages/jobs/jobs')).Jobs }))
 const Settings = lazy(async () => ({ default: (await import('./pages/settings')).Settings }))
 
 function Pages() {
@@ -35,6 +36,7 @@ function Pages() {
         <Route path="runs/:runId" element={<RunPage />} />
         <Route path="devices" element={<Devices />} />
         <Route path="activity" element={<Activity />} />
+        <Route path="jobs" element={<Jobs />} />
         <Route path="settings" element={<Settings />} />
         <Route path="*" element={<NotFound />} />
       </Route>

@@ -8,7 +8,7 @@ pub mod crons;
 use std::{error::Error, time::Duration};
 
 use driftless_domain::{
-    Domain, cleanup, dispatch, engine,
+    Domain, cleanup, crons as periodic, dispatch, engine,
     error::{Fault, Kind},
     remotes, runs, uploads,
 };
@@ -36,7 +36,7 @@ pub async fn run(domain: Domain, process: &Process, stop: CancellationToken) {
     let mut workers = Workers::new(process)
         .serve(Serve::new("sync", PLANS), &handlers)
         .serve(Serve::new(uploads::QUEUE, HASHES).time_limit(DAY), &handlers)
-        .serve(Serve::new(crons::QUEUE, SWEEPS).time_limit(DAY), &handlers);
+        .serve(Serve::new(periodic::QUEUE, SWEEPS).time_limit(DAY), &handlers);
     for root in roots {
         workers = workers.serve(Serve::new(remotes::queue(root), FOLDERS).time_limit(DAY), &handlers);
     }
@@ -59,7 +59,7 @@ struct Nothing {}
 fn handlers(domain: &Domain) -> Registry {
     Registry::new()
         .kind(
-            crons::CLEANUP,
+            periodic::CLEANUP,
             with(domain, |domain, _, _: Nothing| async move { outcome(cleanup::run(&domain).await.map(drop)) }),
         )
         .kind(
@@ -76,7 +76,7 @@ fn handlers(domain: &Domain) -> Registry {
             }),
         )
         .kind(
-            crons::RESCUE,
+            periodic::RESCUE,
             with(domain, |domain, _, _: Nothing| async move { outcome(runs::rescue::rescue(&domain).await.map(drop)) }),
         )
 }

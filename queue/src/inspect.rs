@@ -126,7 +126,7 @@ const DEAD: &str = "
            null::jsonb as progress, error as last_error, null::text as worker, created_at, died_at as ended_at
     from queue.dead_jobs";
 
-/// Every queue that has jobs, dead jobs or a pause, by name. Reads all jobs: for people, not for loops.
+/// Every queue that has jobs, dead jobs, a pause or a living worker, by name. Reads all jobs: for people, not for loops.
 ///
 /// # Errors
 /// [`Error::Database`].
@@ -141,11 +141,14 @@ pub async fn queues(conn: &mut PgConnection) -> Result<Vec<QueueState>, Error> {
              from queue.jobs group by queue
          ), buried as (
              select queue, count(*) as dead from queue.dead_jobs group by queue
+         ), served as (
+             select distinct unnest(queues) as queue from queue.workers where lease_until > now()
          )
          select queue, coalesce(ready, 0) as ready, coalesce(scheduled, 0) as scheduled, coalesce(running, 0) as running,
                 coalesce(dead, 0) as dead, coalesce(extract(epoch from queue.now() - oldest), 0)::float8 as oldest_ready_seconds,
                 paused.queue is not null as paused
-         from live full join buried using (queue) full join queue.paused using (queue) order by queue",
+         from live full join buried using (queue) full join queue.paused using (queue)
+              full join served using (queue) order by queue",
     )
     .fetch_all(conn)
     .await?;
@@ -199,6 +202,33 @@ pub async fn jobs(
     limit: i64,
 ) -> Result<Vec<JobState>, Error> {
     list(conn, JOBS, queue, before, limit).await
+}
+
+/// Jobs at work below `before`, newest first, at most `limit`; of one queue or of all. Reads all ready jobs.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn running_jobs(
+    conn: &mut PgConnection,
+    queue: Option<&str>,
+    before: Option<JobId>,
+    limit: i64,
+) -> Result<Vec<JobState>, Error> {
+    // A claimed job is always a ready one, so the index of those is enough.
+    list(conn, &format!("{JOBS} where job.ready and job.lease_token is not null"), queue, before, limit).await
+}
+
+/// Waiting jobs, due or not, below `before`, newest first, at most `limit`; of one queue or of all.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn waiting_jobs(
+    conn: &mut PgConnection,
+    queue: Option<&str>,
+    before: Option<JobId>,
+    limit: i64,
+) -> Result<Vec<JobState>, Error> {
+    list(conn, &format!("{JOBS} where job.lease_token is null"), queue, before, limit).await
 }
 
 /// Dead jobs below `before`, newest first, at most `limit`; of one queue or of all.

@@ -64,7 +64,7 @@ pub use error::Error;
 pub use fence::{Claim, complete, fence};
 pub use inspect::{
     Demand, JobState, MinuteCounts, QueueState, WorkerState, dead_jobs, demand, finished_jobs, job, jobs, living,
-    queues, stats, workers,
+    queues, running_jobs, stats, waiting_jobs, workers,
 };
 pub use process::{DRAIN_GRACE, Process};
 pub use registry::{Context, JobError, Registry};

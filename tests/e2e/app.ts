@@ -40,8 +40,8 @@ export class Api {
 }
 
 /** Signs in through the page, at whatever address is open. */
-export async function signIn(page: Page, password = PASSWORD): Promise<void> {
-  await page.getByLabel('User name').fill('admin')
+export async function signIn(page: Page, password = PASSWORD, name = 'admin'): Promise<void> {
+  await page.getByLabel('User name').fill(name)
   await page.getByLabel('Password', { exact: true }).fill(password)
   await page.getByRole('button', { name: 'Sign in' }).click()
 }

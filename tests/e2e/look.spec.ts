@@ -2,7 +2,7 @@
 import type { Response } from '@playwright/test'
 import { expect, expectAccessible, PASSWORD, test, unique } from './app'
 
-const PAGES = ['/sync', '/runs', '/devices', '/activity', '/settings']
+const PAGES = ['/sync', '/runs', '/devices', '/activity', '/jobs', '/settings']
 
 test('the language can be chosen and stays chosen', async ({ app }) => {
   await app.goto('/settings')

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 
 export const PASSWORD = 'correct horse battery staple'
-const BINARY = process.env['DRIFTLESS_BIN'] ?? path.resolve(import.meta.dirname, '../../target/debug/driftless')
+export const BINARY = process.env['DRIFTLESS_BIN'] ?? path.resolve(import.meta.dirname, '../../target/debug/driftless')
 /** Milliseconds for the first start, which makes a database. */
 const START = 120_000
 
@@ -67,5 +67,6 @@ export default async function start(): Promise<() => Promise<void>> {
   }
   process.env['DRIFTLESS_E2E_URL'] = url
   process.env['DRIFTLESS_E2E_ROOTS'] = roots
+  process.env['DRIFTLESS_E2E_DATA'] = path.join(folder, 'data')
   return close
 }

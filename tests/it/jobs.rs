@@ -79,6 +79,65 @@ async fn a_dead_job_shows_its_error_and_can_be_put_back_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_job_can_be_discarded_and_the_audit_keeps_what_it_was() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    let id = queued(&app, "1 hour").await;
+    let discard = format!("/api/jobs/{id}/discard");
+    assert_eq!(app.call(&admin, Method::POST, &discard, Value::Null).await.expect(409).code(), "job.not_dead");
+    die(&app, id).await;
+    app.call(&admin, Method::POST, &discard, Value::Null).await.expect(200);
+    assert_eq!(app.call(&admin, Method::POST, &discard, Value::Null).await.expect(404).code(), "job.not_found");
+    let page = app.call(&admin, Method::GET, "/api/audit", Value::Null).await.expect(200).json();
+    let entry = &page["entries"][0];
+    assert_eq!((&entry["action"], &entry["resource_id"]), (&json!("job_discarded"), &json!(id.to_string())));
+    assert_eq!((&entry["details"]["error"], &entry["details"]["payload"]), (&json!("it broke"), &json!({"n": 1})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cron_that_an_admin_starts_is_audited_and_tells_its_next_tick() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    driftless_jobs::crons::tick(&app.domain).await.unwrap();
+    let crons = app.call(&admin, Method::GET, "/api/jobs/crons", Value::Null).await.expect(200).json();
+    let cron = &crons[0];
+    assert_eq!((&cron["name"], &cron["rule"]), (&json!("cleanup"), &json!("daily at 03:00 UTC")));
+    let at = |key: &str| cron[key].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    let ahead = at("next_tick") - at("last_tick");
+    assert!(ahead > chrono::TimeDelta::zero() && ahead <= chrono::TimeDelta::days(1), "{cron}");
+    assert!(at("next_tick").to_string().contains(" 03:00:00"), "{cron}");
+    let job = app.call(&admin, Method::POST, "/api/jobs/crons/cleanup/run", Value::Null).await.expect(200).json();
+    let page = app.call(&admin, Method::GET, "/api/audit", Value::Null).await.expect(200).json();
+    let entry = &page["entries"][0];
+    assert_eq!((&entry["action"], &entry["resource_id"]), (&json!("cron_run"), &json!("cleanup")));
+    assert_eq!((&entry["actor"], &entry["details"]["job_id"]), (&json!("root"), &job["job_id"]));
+    let cancel = format!("/api/jobs/{}/cancel", job["job_id"]);
+    app.call(&admin, Method::POST, &cancel, Value::Null).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_listed_by_what_has_become_of_them_page_by_page() {
+    let app = App::start().await;
+    let admin = app.sign_up_admin("root").await;
+    let ids = [queued(&app, "1 hour").await, queued(&app, "1 hour").await, queued(&app, "1 hour").await];
+    let list = async |query: &str| app.call(&admin, Method::GET, &format!("/api/jobs?{query}"), Value::Null).await;
+    let first = list("list=waiting&limit=2").await.expect(200).json();
+    assert_eq!((&first["jobs"][0]["job_id"], &first["jobs"][1]["job_id"]), (&json!(ids[2]), &json!(ids[1])));
+    let cursor = first["next_cursor"].as_str().expect("a cursor is text");
+    let last = list(&format!("list=waiting&limit=2&cursor={cursor}")).await.expect(200).json();
+    assert_eq!((&last["jobs"][0]["job_id"], last.get("next_cursor")), (&json!(ids[0]), None));
+    assert_eq!(list("cursor=nonsense").await.expect(422).code(), "cursor.invalid");
+    assert_eq!(list("list=running").await.expect(200).json()["jobs"], json!([]));
+    // As a claim leaves it.
+    let claim = "update queue.jobs set ready = true, attempt = 1, lease_token = (select token from queue.workers) where id = $1";
+    sqlx::query(claim).bind(ids[1]).execute(app.domain.pool()).await.unwrap();
+    let running = list("list=running").await.expect(200).json();
+    assert_eq!((&running["jobs"][0]["job_id"], &running["jobs"][0]["state"]), (&json!(ids[1]), &json!("running")));
+    assert_eq!(list("list=waiting").await.expect(200).json()["jobs"].as_array().unwrap().len(), 2);
+    app.sql("delete from queue.jobs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pausing_twice_is_one_act_and_resuming_undoes_it() {
     let app = App::start().await;
     let admin = app.sign_up_admin("root").await;
@@ -112,6 +171,7 @@ async fn nobody_but_an_admin_sees_or_steers_the_queue() {
         (Method::GET, "/api/jobs/crons"),
         (Method::POST, "/api/jobs/1/cancel"),
         (Method::POST, "/api/jobs/1/retry"),
+        (Method::POST, "/api/jobs/1/discard"),
         (Method::POST, "/api/jobs/queues/sync/pause"),
         (Method::POST, "/api/jobs/queues/sync/resume"),
         (Method::POST, "/api/jobs/crons/cleanup/run"),

@@ -229,6 +229,7 @@ fn rows_of_jobs(annas: &Things) -> Vec<Row> {
         row("resume_queue", For::Admins).with("queue", "annas-queue"),
         row("run_cron", For::Admins).with("name", "none"),
         job("retry_job"),
+        job("discard_job"),
         job("cancel_job"),
     ]
 }

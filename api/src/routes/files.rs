@@ -175,11 +175,6 @@ struct RestoreRequest {
 
 pub(crate) struct Files;
 
-fn number(cursor: Option<String>) -> Result<Option<i64>, ApiError> {
-    let parse = |c: String| c.parse().ok().filter(|n| *n >= 0).ok_or_else(|| ApiError::from(tree::Error::BadCursor));
-    cursor.map(parse).transpose()
-}
-
 #[OpenApi(tag = "Tag::Files")]
 impl Files {
     /// List a folder
@@ -265,7 +260,7 @@ impl Files {
         cursor: Query<Option<String>>,
     ) -> Result<Json<StatePage>, ApiError> {
         let path = tree_path(path.0.as_deref().unwrap_or("/"), "path")?;
-        let after = number(cursor.0)?;
+        let after = super::position(cursor.0)?;
         let mut tx = domain.begin(&auth.0).await?;
         let token = tree::head(&mut tx, &auth.0).await?.cursor();
         let (nodes, next) = tree::page(&mut tx, &auth.0, &path, after.unwrap_or(0)).await?;
@@ -290,7 +285,7 @@ impl Files {
         cursor: Query<Option<String>>,
     ) -> Result<Json<HistoryPage>, ApiError> {
         let path = tree_path(&path.0, "path")?;
-        let before = number(cursor.0)?;
+        let before = super::position(cursor.0)?;
         let mut tx = domain.begin(&auth.0).await?;
         let (versions, next) = tree::history(&mut tx, &auth.0, &path, before).await?;
         let versions = versions.into_iter().map(FileVersion::from).collect();

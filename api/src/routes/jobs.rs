@@ -96,7 +96,7 @@ struct JobPage {
     /// The jobs.
     jobs: Vec<Job>,
     /// Send as `cursor` for the next page; absent on the last one.
-    next_cursor: Option<i64>,
+    next_cursor: Option<String>,
 }
 
 /// Counts of one kind in one minute, over all workers.
@@ -122,6 +122,7 @@ struct JobCounts {
 
 /// A periodic job.
 #[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
 struct Cron {
     /// Its name.
     name: String,
@@ -133,6 +134,8 @@ struct Cron {
     kind: String,
     /// The last time that it was due and was queued.
     last_tick: DateTime<Utc>,
+    /// When it is due next; absent when this server does not know the job.
+    next_tick: Option<DateTime<Utc>>,
 }
 
 /// What became of a job that was cancelled.
@@ -155,6 +158,10 @@ struct QueuedJob {
 enum JobList {
     /// Waiting, due and running ones.
     Living,
+    /// Those at work.
+    Running,
+    /// Those that are due or will be, and those of paused queues.
+    Waiting,
     /// Dead ones.
     Dead,
     /// Finished ones that are kept.
@@ -180,19 +187,22 @@ impl Jobs {
         /// Of one queue.
         queue: Query<Option<String>>,
         /// next_cursor of the page before.
-        cursor: Query<Option<i64>>,
+        cursor: Query<Option<String>>,
         /// At most so many, 1 to 1,000; 100 by default.
         limit: Query<Option<u16>>,
     ) -> Result<Json<JobPage>, ApiError> {
         let which = match list.0 {
             None | Some(JobList::Living) => Which::Living,
+            Some(JobList::Running) => Which::Running,
+            Some(JobList::Waiting) => Which::Waiting,
             Some(JobList::Dead) => Which::Dead,
             Some(JobList::Finished) => Which::Finished,
         };
         let limit = i64::from(limit.0.unwrap_or(100)).clamp(1, 1000);
-        let filter = Filter { which, queue: queue.0, before: cursor.0.map(JobId), limit };
+        let before = super::position(cursor.0)?.map(JobId);
+        let filter = Filter { which, queue: queue.0, before, limit };
         let jobs: Vec<Job> = queues::list(domain, &actor, &filter).await?.into_iter().map(Job::from).collect();
-        let next_cursor = jobs.last().filter(|_| jobs.len() as i64 == limit).map(|j| j.job_id);
+        let next_cursor = super::next(&jobs, limit, |job| job.job_id.to_string());
         Ok(Json(JobPage { jobs, next_cursor }))
     }
 
@@ -325,6 +335,19 @@ impl Jobs {
     ) -> Result<(), ApiError> {
         Ok(queues::retry(domain, &actor, JobId(job_id.0)).await?)
     }
+
+    /// Forget a dead job
+    ///
+    /// It will never run again. For admins.
+    #[oai(path = "/jobs/:job_id/discard", method = "post", operation_id = "discard_job", tag = "Tag::Jobs")]
+    async fn discard_job(
+        &self,
+        Data(domain): Data<&Domain>,
+        Bearer(actor): Bearer,
+        job_id: Path<i64>,
+    ) -> Result<(), ApiError> {
+        Ok(queues::discard(domain, &actor, JobId(job_id.0)).await?)
+    }
 }
 
 impl From<queues::QueueState> for Queue {
@@ -369,9 +392,9 @@ impl From<queues::MinuteCounts> for JobCounts {
     }
 }
 
-impl From<queues::Cron> for Cron {
-    fn from(c: queues::Cron) -> Self {
-        let queues::Cron { name, rule, queue, kind, last_tick } = c;
-        Cron { name, rule, queue, kind, last_tick }
+impl From<queues::CronState> for Cron {
+    fn from(c: queues::CronState) -> Self {
+        let queues::CronState { name, rule, queue, kind, last_tick, next_tick } = c;
+        Cron { name, rule, queue, kind, last_tick, next_tick }
     }
 }

@@ -14,7 +14,11 @@ mod runs;
 mod schedules;
 mod uploads;
 
+use std::str::FromStr;
+
 use poem_openapi::{Tags, types::MaybeUndefined};
+
+use crate::problem::ApiError;
 
 /// What the operations are about.
 #[derive(Tags)]
@@ -61,6 +65,15 @@ pub(crate) fn routes() -> Routes {
 fn next<T, C>(page: &[T], limit: i64, cursor: impl FnOnce(&T) -> C) -> Option<C> {
     let full = i64::try_from(page.len()).is_ok_and(|length| length >= limit);
     page.last().filter(|_| full).map(cursor)
+}
+
+/// A cursor as the page before gave it. Cursors are text in every list, so that what they hold may change.
+fn position<T: FromStr>(cursor: Option<String>) -> Result<Option<T>, ApiError> {
+    let parse = |text: String| {
+        let refused = |_| ApiError::invalid("cursor.invalid", "this is no cursor of this list", Some("cursor".into()));
+        text.parse().map_err(refused)
+    };
+    cursor.map(parse).transpose()
 }
 
 /// What an edit of a field says: none leaves it, null sets it back to its default.

@@ -123,7 +123,7 @@ struct RunPage {
     /// The runs.
     runs: Vec<Run>,
     /// Send it as `cursor` for the next page; absent on the last.
-    next_cursor: Option<Uuid>,
+    next_cursor: Option<String>,
 }
 
 /// Who loses a file by a deletion.
@@ -154,7 +154,7 @@ struct HeldPage {
     /// The deletions.
     deletions: Vec<HeldDeletion>,
     /// Send it as `cursor` for the next page; absent on the last.
-    next_cursor: Option<i32>,
+    next_cursor: Option<String>,
 }
 
 /// A device's hold on a run.
@@ -244,7 +244,7 @@ impl Runs {
         /// Only those in this state.
         state: Query<Option<RunState>>,
         /// The `next_cursor` of the page before.
-        cursor: Query<Option<Uuid>>,
+        cursor: Query<Option<String>>,
         /// Runs in a page, 1 to 1000.
         #[oai(default = "super::hundred")]
         limit: Query<i64>,
@@ -253,12 +253,12 @@ impl Runs {
             device_id: device_id.0,
             schedule_id: schedule_id.0,
             state: state.0.map(Into::into),
-            before: cursor.0,
+            before: super::position(cursor.0)?,
             limit: limit.0,
         };
         let mut tx = domain.begin(&auth.0).await?;
         let runs: Vec<Run> = runs::list(&mut tx, &auth.0, &filter).await?.into_iter().map(Run::from).collect();
-        let next_cursor = super::next(&runs, limit.0, |run| run.run_id);
+        let next_cursor = super::next(&runs, limit.0, |run| run.run_id.to_string());
         Ok(Json(RunPage { runs, next_cursor }))
     }
 
@@ -284,15 +284,15 @@ impl Runs {
         /// The run's id.
         run_id: Path<Uuid>,
         /// The `next_cursor` of the page before.
-        #[oai(default)]
-        cursor: Query<i32>,
+        cursor: Query<Option<String>>,
         /// Deletions in a page, 1 to 1000.
         #[oai(default = "super::hundred")]
         limit: Query<i64>,
     ) -> Result<Json<HeldPage>, ApiError> {
+        let after = super::position(cursor.0)?.unwrap_or(0);
         let mut tx = domain.begin(&auth.0).await?;
-        let held = runs::held_deletions(&mut tx, &auth.0, run_id.0, cursor.0, limit.0).await?;
-        let next_cursor = super::next(&held, limit.0, |(n, _)| *n);
+        let held = runs::held_deletions(&mut tx, &auth.0, run_id.0, after, limit.0).await?;
+        let next_cursor = super::next(&held, limit.0, |(n, _)| n.to_string());
         let show = |(_, d): (i32, runs::HeldDeletion)| HeldDeletion {
             side: if d.side == runs::Side::Device { DeletionSide::Device } else { DeletionSide::Server },
             path: d.path,

@@ -410,13 +410,14 @@ impl Schedules {
         /// Only this device's.
         device_id: Query<Option<String>>,
         /// The `next_cursor` of the page before.
-        cursor: Query<Option<i64>>,
+        cursor: Query<Option<String>>,
         /// Schedules in a page, 1 to 1000.
         #[oai(default = "super::hundred")]
         limit: Query<i64>,
     ) -> Result<Json<SchedulePage>, ApiError> {
         let mut tx = domain.begin(&auth.0).await?;
-        let found = schedules::list(&mut tx, &auth.0, device_id.0.as_deref(), cursor.0, limit.0).await?;
+        let found =
+            schedules::list(&mut tx, &auth.0, device_id.0.as_deref(), super::position(cursor.0)?, limit.0).await?;
         let schedules: Vec<Schedule> = found.into_iter().map(Schedule::from).collect();
         let next_cursor = super::next(&schedules, limit.0, |s| s.schedule_id.to_string());
         Ok(Json(SchedulePage { schedules, next_cursor }))

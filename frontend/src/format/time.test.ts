@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { duration, local, moment, relative, weekdays, zones } from './time'
+import { duration, local, moment, relative, span, weekdays, zones } from './time'
 
 const now = new Date('2026-11-22T12:00:00Z')
 const later = (seconds: number) => new Date(now.getTime() + seconds * 1000)
@@ -21,3 +21,4 @@ it('offers UTC first and real zones', () => {
   expect(zones()[0]).toBe('UTC')
   expect(zones()).toContain('Europe/Berlin')
 })
+it.each([[0, '0 ms'], [12.4, '12 ms'], [999, '999 ms'], [4_230, '4.2 sec'], [95_000, '1.6 min'], [7_200_000, '2 hr'], [1_000_000_000, '12 days']])('says in short how long %d ms are', (length, text) => expect(span(length, 'en')).toBe(text))

@@ -49,3 +49,12 @@ export function duration(milliseconds: number): string {
   const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60]
   return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`
 }
+
+const LENGTHS: ReadonlyArray<readonly [string, number]> = [['day', 86_400_000], ['hour', 3_600_000], ['minute', 60_000], ['second', 1_000], ['millisecond', 1]]
+
+/** "12 ms", "4.2 sec", "3 min": a length in milliseconds in the largest unit that fits. */
+export function span(milliseconds: number, language: string): string {
+  const [unit, size] = LENGTHS.find(([, least]) => milliseconds >= least) ?? ['millisecond', 1]
+  const value = milliseconds / size
+  return new Intl.NumberFormat(language, { style: 'unit', unit, unitDisplay: 'short', maximumFractionDigits: value < 10 && unit !== 'millisecond' ? 1 : 0 }).format(value)
+}

@@ -1,7 +1,7 @@
 //! Words for codes that come from the server. It may know codes that the catalogue does not: those have no words.
 import { useTranslation } from 'react-i18next'
 
-type Under = 'problems' | 'run.reason' | 'run.action' | 'run.side' | 'run.kept' | 'run.count'
+type Under = 'problems' | 'run.reason' | 'run.action' | 'run.side' | 'run.kept' | 'run.count' | 'jobs.cron'
 
 /** "file.link" below "run.reason" -> "Symbolic link". */
 export function useCodes(under: Under): (code: string) => string | undefined {

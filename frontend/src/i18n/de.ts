@@ -8,6 +8,7 @@ export const de: Catalogue = {
     runs: 'Läufe', runsHint: 'Was abgeglichen wurde',
     devices: 'Geräte', devicesHint: 'Rechner und Ordner',
     activity: 'Protokoll', activityHint: 'Alles, was geschehen ist',
+    jobs: 'Jobs', jobsHint: 'Woran der Server arbeitet',
     settings: 'Einstellungen', settingsHint: 'Passwort, Sprache, Aussehen',
   },
   common: {
@@ -44,6 +45,9 @@ export const de: Catalogue = {
       not_found: 'Diesen Lauf gibt es nicht mehr.', wrong_state: 'Der Lauf ist inzwischen weiter; das geht nicht mehr.', device_busy: 'Ein anderer Lauf dieses Geräts ist im Gange oder wartet auf dich.', superseded: 'Der Lauf wurde übernommen oder ist zu Ende.', superseded_by_next: 'Der nächste kam zuvor.', overlap: 'Ein anderer Lauf des Geräts war im Gange.', late: 'Zu seiner Zeit war nichts da, was ihn ausführen konnte.',
       device_absent: 'Das Gerät holte ihn einen Tag lang nicht ab.', no_worker: 'Einen Tag lang konnte ihn kein Worker übernehmen.', abandoned: 'Zu oft starb der Worker, der ihn hatte.', incomplete: 'Nicht alles Geplante wurde getan.',
     },
+    admin: { required: 'Das darf nur ein Administrator.' },
+    job: { not_found: 'Dieser Job ist beendet und wird nicht aufbewahrt.', not_dead: 'Dieser Job ist nicht mehr gescheitert.', ended: 'Dieser Job ist schon beendet.' },
+    cron: { not_found: 'Diesen regelmäßigen Job gibt es nicht mehr.' },
     bandwidth: { limit_invalid: 'Schreibe eine Rate von mindestens 1 Byte pro Sekunde oder nichts.', hour_invalid: 'Wähle eine Stunde.' },
   },
   sync: {
@@ -124,6 +128,26 @@ export const de: Catalogue = {
   activity: {
     title: 'Protokoll', lead: 'Das Audit-Log: wer was tat und was von selbst geschah.', action: 'Aktion', level: 'Stufe', levels: { info: 'Info', warning: 'Warnung', error: 'Fehler' }, since: 'Seit', empty: 'Noch nichts', emptyHint: 'Anmeldungen, Änderungen an Zeitplänen und Läufe erscheinen hier.',
     emptyFilter: 'Nichts passt', emptyFilterHint: 'Wähle andere Filter.', details: 'Einzelheiten', by: 'von {{name}}', byItself: 'von selbst',
+  },
+  jobs: {
+    title: 'Jobs', lead: 'Woran der Server arbeitet, was wartet und was schiefging.', refused: 'Nur Administratoren sehen die Jobs', refusedHint: 'Sie gehören zum ganzen Server. Frage einen Administrator, oder sieh dir deine eigenen Läufe an.', toRuns: 'Zu deinen Läufen',
+    queues: {
+      title: 'Warteschlangen', lead: 'Aus ihnen nehmen die Worker ihre Jobs.', empty: 'Noch keine Warteschlangen', emptyHint: 'Kein Worker läuft, und nichts wartet. Starte einen mit „driftless serve“ oder „driftless work“.', ready: 'Warten', scheduled: 'Später', running: 'Laufen', dead: 'Gescheitert', age: 'Ältester wartet', paused: 'Angehalten',
+      pause: 'Anhalten', resume: 'Fortsetzen', pauseOf: '{{queue}} anhalten', resumeOf: '{{queue}} fortsetzen', pausedDone: '{{queue}} ist angehalten. Was läuft, läuft weiter.', resumedDone: '{{queue}} geht weiter.',
+    },
+    throughput: { title: 'Die letzte Stunde', done: 'Erledigt', failed: 'Fehlversuche', dead: 'Gescheitert', run: 'Laufzeit im Mittel', wait: 'Wartezeit im Mittel', perMinute: 'höchstens {{count}} in einer Minute', chart: 'Jobs in jeder Minute der letzten Stunde: {{done}} erledigt, {{failed}} Fehlversuche.', ago: 'vor 1 Std.', now: 'jetzt', minute: '{{time}}: {{done}} erledigt, {{failed}} Fehlversuche' },
+    list: {
+      title: 'Jobs', which: 'Welche Jobs', running: 'Laufend', waiting: 'Wartend', dead: 'Gescheitert', finished: 'Beendet', queue: 'Warteschlange',
+      none: { running: 'Nichts läuft', waiting: 'Nichts wartet', dead: 'Keine gescheiterten Jobs', finished: 'Keine beendeten Jobs' },
+      noneHint: { running: 'Jobs erscheinen hier, solange ein Worker sie bearbeitet.', waiting: 'Jobs erscheinen hier, bis ein Worker sie nimmt.', dead: 'Jobs, die endgültig scheiterten, erscheinen hier mit ihrem Fehler.', finished: 'Von Hand gestartete regelmäßige Jobs und abgebrochene werden hier 7 Tage aufbewahrt; andere verschwinden, wenn sie erledigt sind.' },
+      attempt: 'Versuch {{attempt}} von {{max}}', attempts_one: '{{count}} Versuch', attempts_other: '{{count}} Versuche', due: 'Fällig', created: 'Angelegt', ended: 'Beendet', by: 'Von {{worker}}', details: 'Einzelheiten', lastError: 'Letzter Fehler', progress: '{{done}} von {{total}}',
+      cancel: 'Abbrechen', cancelOf: 'Job {{id}} abbrechen', cancelTitle: 'Job {{id}} abbrechen?', cancelText: 'Seine Arbeit endet hier und wird nicht noch einmal versucht.', keep: 'Behalten', cancelled: 'Job {{id}} ist abgebrochen.', cancelling: 'Job {{id}} soll enden.',
+      retry: 'Erneut versuchen', retryOf: 'Job {{id}} erneut versuchen', retried: 'Job {{id}} wartet wieder.', discard: 'Verwerfen', discardOf: 'Job {{id}} verwerfen', discardTitle: 'Job {{id}} verwerfen?', discardText: 'Er läuft dann nie wieder. Sein Fehler bleibt im Protokoll.', discarded: 'Job {{id}} ist verworfen.',
+    },
+    state: { scheduled: 'Später', ready: 'Wartet', running: 'Läuft', done: 'Erledigt', cancelled: 'Abgebrochen', dead: 'Gescheitert' },
+    crons: { title: 'Regelmäßige Jobs', lead: 'Geschehen von selbst, jedes Mal durch einen Worker.', empty: 'Noch keine', emptyHint: 'Der erste Worker, der startet, meldet sie an.', last: 'Zuletzt', next: 'Nächstes Mal', run: 'Jetzt starten', runOf: 'Jetzt starten: {{name}}', started: '{{name}} wartet auf einen Worker.' },
+    cron: { cleanup: 'Tägliches Aufräumen', rescue_runs: 'Nach gestrandeten Läufen sehen' },
+    workers: { title: 'Worker', lead: 'Prozesse, die die Jobs erledigen.', empty: 'Kein Worker läuft', emptyHint: 'Nichts geschieht, bis einer startet: „driftless serve“ oder „driftless work“.', alive: 'Lebt', lost: 'Verloren', serves: 'Bedient', servesNone: 'keine Warteschlange', running: 'Laufen', started: 'Gestartet', lease: 'Frist bis', process: 'Prozess {{pid}} auf {{host}}' },
   },
   settings: {
     title: 'Einstellungen', lead: 'Nur deine; bis auf das Passwort in diesem Browser aufbewahrt.', password: 'Passwort', passwordLead: 'Wenn du es änderst, enden alle deine anderen Sitzungen.', current: 'Bisheriges Passwort', next: 'Neues Passwort', nextHint: 'Mindestens 12 Zeichen. Ein Satz lässt sich leicht merken.', again: 'Neues Passwort noch einmal',

@@ -7,6 +7,7 @@ export const en = {
     runs: 'Runs', runsHint: 'What was synced',
     devices: 'Devices', devicesHint: 'Computers and folders',
     activity: 'Activity', activityHint: 'Everything that happened',
+    jobs: 'Jobs', jobsHint: 'What the server works on',
     settings: 'Settings', settingsHint: 'Password, language, theme',
   },
   common: {
@@ -43,6 +44,9 @@ export const en = {
       not_found: 'This run is gone.', wrong_state: 'The run has gone on meanwhile; this can’t be done any more.', device_busy: 'Another run of this device is under way or waits for you.', superseded: 'The run was taken over or has ended.', superseded_by_next: 'The next one came first.', overlap: 'Another run of the device was under way.', late: 'Nothing was there to run it at its time.',
       device_absent: 'The device did not come for it within a day.', no_worker: 'No worker could take it within a day.', abandoned: 'It was taken over too often from workers that died.', incomplete: 'Not everything that was planned was done.',
     },
+    admin: { required: 'Only an administrator may do this.' },
+    job: { not_found: 'This job has ended and is not kept.', not_dead: 'This job is not dead any more.', ended: 'This job has ended already.' },
+    cron: { not_found: 'There is no such periodic job any more.' },
     bandwidth: { limit_invalid: 'Write a rate of at least 1 byte per second, or nothing.', hour_invalid: 'Choose an hour.' },
   },
   sync: {
@@ -123,6 +127,26 @@ export const en = {
   activity: {
     title: 'Activity', lead: 'The audit log: who did what, and what happened by itself.', action: 'Action', level: 'Level', levels: { info: 'Info', warning: 'Warning', error: 'Error' }, since: 'Since', empty: 'Nothing here yet', emptyHint: 'Sign-ins, schedule changes and runs appear here.',
     emptyFilter: 'Nothing matches', emptyFilterHint: 'Choose other filters.', details: 'Details', by: 'by {{name}}', byItself: 'by itself',
+  },
+  jobs: {
+    title: 'Jobs', lead: 'What the server works on, what waits, and what went wrong.', refused: 'Only administrators see the jobs', refusedHint: 'They belong to the whole server. Ask an administrator, or look at your own runs.', toRuns: 'Go to your runs',
+    queues: {
+      title: 'Queues', lead: 'Workers take jobs from these.', empty: 'No queues yet', emptyHint: 'No worker runs and nothing waits. Start one with “driftless serve” or “driftless work”.', ready: 'Waiting', scheduled: 'Later', running: 'Running', dead: 'Dead', age: 'Oldest waits', paused: 'Paused',
+      pause: 'Pause', resume: 'Resume', pauseOf: 'Pause {{queue}}', resumeOf: 'Resume {{queue}}', pausedDone: '{{queue}} is paused. What runs, runs on.', resumedDone: '{{queue}} goes on.',
+    },
+    throughput: { title: 'The last hour', done: 'Done', failed: 'Failed attempts', dead: 'Died', run: 'Average run', wait: 'Average wait', perMinute: 'at most {{count}} in a minute', chart: 'Jobs in each minute of the last hour: {{done}} done, {{failed}} failed attempts.', ago: '1 h ago', now: 'now', minute: '{{time}}: {{done}} done, {{failed}} failed' },
+    list: {
+      title: 'Jobs', which: 'Which jobs', running: 'Running', waiting: 'Waiting', dead: 'Dead', finished: 'Finished', queue: 'Queue',
+      none: { running: 'Nothing runs', waiting: 'Nothing waits', dead: 'No dead jobs', finished: 'No finished jobs' },
+      noneHint: { running: 'Jobs appear here while a worker is at them.', waiting: 'Jobs appear here until a worker takes them.', dead: 'Jobs that failed for good appear here with their error.', finished: 'Periodic jobs that were started by hand and cancelled jobs are kept here for 7 days; others go when they are done.' },
+      attempt: 'Attempt {{attempt}} of {{max}}', attempts_one: '{{count}} attempt', attempts_other: '{{count}} attempts', due: 'Due', created: 'Created', ended: 'Ended', by: 'By {{worker}}', details: 'Details', lastError: 'Last error', progress: '{{done}} of {{total}}',
+      cancel: 'Cancel', cancelOf: 'Cancel job {{id}}', cancelTitle: 'Cancel job {{id}}?', cancelText: 'Its work ends here and is not tried again.', keep: 'Keep it', cancelled: 'Job {{id}} is cancelled.', cancelling: 'Job {{id}} was told to end.',
+      retry: 'Retry', retryOf: 'Retry job {{id}}', retried: 'Job {{id}} is queued again.', discard: 'Discard', discardOf: 'Discard job {{id}}', discardTitle: 'Discard job {{id}}?', discardText: 'It will never run again. Its error stays in the activity.', discarded: 'Job {{id}} is discarded.',
+    },
+    state: { scheduled: 'Later', ready: 'Waiting', running: 'Running', done: 'Done', cancelled: 'Cancelled', dead: 'Dead' },
+    crons: { title: 'Periodic jobs', lead: 'Done by themselves, by one worker each time.', empty: 'None yet', emptyHint: 'The first worker that starts makes them known.', last: 'Last', next: 'Next', run: 'Run now', runOf: 'Run now: {{name}}', started: '{{name}} is queued.' },
+    cron: { cleanup: 'Daily cleanup', rescue_runs: 'Look after stranded runs' },
+    workers: { title: 'Workers', lead: 'Processes that do the jobs.', empty: 'No worker runs', emptyHint: 'Nothing is done until one starts: “driftless serve” or “driftless work”.', alive: 'Alive', lost: 'Lost', serves: 'Serves', servesNone: 'no queue', running: 'Running', started: 'Started', lease: 'Lease until', process: 'Process {{pid}} on {{host}}' },
   },
   settings: {
     title: 'Settings', lead: 'Yours alone; kept in this browser, but for the password.', password: 'Password', passwordLead: 'Changing it ends all your other sessions.', current: 'Current password', next: 'New password', nextHint: 'At least 12 characters. A sentence is easy to remember.', again: 'New password once more',

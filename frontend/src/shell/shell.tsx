@@ -1,7 +1,7 @@
 //! The frame around every page: navigation, who is signed in, and the line that says when the server is out of reach.
 import { ActionIcon, Burger, Drawer, Loader, useComputedColorScheme, useMantineColorScheme } from '@mantine/core'
 import { useDisclosure } from '@mantine/hooks'
-import { IconActivity, IconDeviceLaptop, IconHistory, IconLogout, IconMoon, IconPlugConnectedX, IconRefresh, IconSettings, IconSun, type Icon } from '@tabler/icons-react'
+import { IconActivity, IconDeviceLaptop, IconHistory, IconLogout, IconMoon, IconPlugConnectedX, IconRefresh, IconSettings, IconStack2, IconSun, type Icon } from '@tabler/icons-react'
 import { Suspense, useCallback, useEffect, useRef, useSyncExternalStore } from 'react'
 import { useQueryClient } from '@tanstack/react-query'
 import { useTranslation } from 'react-i18next'
@@ -15,17 +15,18 @@ import { Brand } from './brand'
 import { Guard } from './lost'
 import classes from './shell.module.css'
 
-type Section = 'sync' | 'runs' | 'devices' | 'activity' | 'settings'
+type Section = 'sync' | 'runs' | 'devices' | 'activity' | 'jobs' | 'settings'
 
 const SECTIONS: ReadonlyArray<readonly [Section, Icon]> = [
-  ['sync', IconRefresh], ['runs', IconHistory], ['devices', IconDeviceLaptop], ['activity', IconActivity], ['settings', IconSettings],
+  ['sync', IconRefresh], ['runs', IconHistory], ['devices', IconDeviceLaptop], ['activity', IconActivity], ['jobs', IconStack2], ['settings', IconSettings],
 ]
+const OF_ADMINS: ReadonlySet<Section> = new Set(['jobs'])
 
-function Sections({ onGo }: { onGo?: () => void }) {
+function Sections({ admin, onGo }: { admin: boolean; onGo?: () => void }) {
   const { t } = useTranslation()
   return (
     <ul className={classes.sections}>
-      {SECTIONS.map(([section, SectionIcon]) => (
+      {SECTIONS.filter(([section]) => admin || !OF_ADMINS.has(section)).map(([section, SectionIcon]) => (
         <li key={section}>
           <NavLink to={`/${section}`} className={classes.section} {...(onGo ? { onClick: onGo } : {})}>
             <SectionIcon size={20} stroke={1.7} aria-hidden />
@@ -99,11 +100,11 @@ export function Shell() {
       </nav>
       <nav aria-label={t('app.navigation')} className={classes.side}>
         <Brand />
-        <Sections />
+        <Sections admin={session.user.is_admin} />
         <Foot name={session.user.username} />
       </nav>
       <Drawer opened={open} onClose={menu.close} size={280} title={<Brand />} closeButtonProps={{ 'aria-label': t('app.menuClose') }} classNames={{ body: classes.drawer ?? '' }}>
-        <nav aria-label={t('app.navigation')}><Sections onGo={menu.close} /></nav>
+        <nav aria-label={t('app.navigation')}><Sections admin={session.user.is_admin} onGo={menu.close} /></nav>
         <Foot name={session.user.username} />
       </Drawer>
       <main id="content" className={classes.main} ref={main} tabIndex={-1}>

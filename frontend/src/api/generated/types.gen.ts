@@ -389,6 +389,10 @@ export type Cron = {
      * The last time that it was due and was queued.
      */
     last_tick: string;
+    /**
+     * When it is due next; absent when this server does not know the job.
+     */
+    next_tick?: string;
 };
 
 /**
@@ -861,7 +865,7 @@ export type HeldPage = {
     /**
      * Send it as `cursor` for the next page; absent on the last.
      */
-    next_cursor?: number;
+    next_cursor?: string;
 };
 
 /**
@@ -987,7 +991,7 @@ export type JobCounts = {
 /**
  * Which jobs to list.
  */
-export type JobList = 'living' | 'dead' | 'finished';
+export type JobList = 'living' | 'running' | 'waiting' | 'dead' | 'finished';
 
 /**
  * JobPage
@@ -1002,7 +1006,7 @@ export type JobPage = {
     /**
      * Send as `cursor` for the next page; absent on the last one.
      */
-    next_cursor?: number;
+    next_cursor?: string;
 };
 
 /**
@@ -3606,7 +3610,7 @@ export type ListSchedulesData = {
         /**
          * The `next_cursor` of the page before.
          */
-        cursor?: number;
+        cursor?: string;
         /**
          * Schedules in a page, 1 to 1000.
          */
@@ -4427,7 +4431,7 @@ export type ListHeldDeletionsData = {
         /**
          * The `next_cursor` of the page before.
          */
-        cursor?: number;
+        cursor?: string;
         /**
          * Deletions in a page, 1 to 1000.
          */
@@ -5004,7 +5008,7 @@ export type ListJobsData = {
         /**
          * next_cursor of the page before.
          */
-        cursor?: number;
+        cursor?: string;
         /**
          * At most so many, 1 to 1,000; 100 by default.
          */
@@ -5828,6 +5832,80 @@ export type RetryJobErrors = {
 export type RetryJobError = RetryJobErrors[keyof RetryJobErrors];
 
 export type RetryJobResponses = {
+    200: unknown;
+};
+
+export type DiscardJobData = {
+    body?: never;
+    path: {
+        job_id: number;
+    };
+    query?: never;
+    url: '/api/jobs/{job_id}/discard';
+};
+
+export type DiscardJobErrors = {
+    /**
+     * The request can't be read.
+     */
+    400: Problem;
+    /**
+     * Nobody is signed in, or the token is no good.
+     */
+    401: Problem;
+    /**
+     * Signed in, but not allowed.
+     */
+    403: Problem;
+    /**
+     * No such thing, or not yours.
+     */
+    404: Problem;
+    /**
+     * The state of the thing rules it out.
+     */
+    409: Problem;
+    /**
+     * What you refer to is no longer kept; start anew.
+     */
+    410: Problem;
+    /**
+     * A stated precondition does not hold.
+     */
+    412: Problem;
+    /**
+     * Larger than a limit.
+     */
+    413: Problem;
+    /**
+     * The content type is not one that this takes.
+     */
+    415: Problem;
+    /**
+     * A value that can't be.
+     */
+    422: Problem;
+    /**
+     * Too many requests, or in use; come back later.
+     */
+    429: Problem;
+    /**
+     * A defect of ours.
+     */
+    500: Problem;
+    /**
+     * A part of the server can't be reached just now.
+     */
+    503: Problem;
+    /**
+     * Quota or disk would be exceeded.
+     */
+    507: Problem;
+};
+
+export type DiscardJobError = DiscardJobErrors[keyof DiscardJobErrors];
+
+export type DiscardJobResponses = {
     200: unknown;
 };
 

@@ -17,7 +17,7 @@ import classes from './runs.module.css'
 function useDeletions(run_id: string) {
   const list = useInfiniteQuery({
     ...listHeldDeletionsInfiniteOptions({ path: { run_id }, query: { limit: 1_000 } }),
-    initialPageParam: 0, getNextPageParam: (page) => page.next_cursor ?? undefined, staleTime: Infinity,
+    initialPageParam: { path: { run_id } }, getNextPageParam: (page) => page.next_cursor ?? undefined, staleTime: Infinity,
   })
   const { hasNextPage, isFetching, isError, fetchNextPage } = list
   useEffect(() => { if (hasNextPage && !isFetching && !isError) void fetchNextPage() }, [hasNextPage, isFetching, isError, fetchNextPage])

@@ -103,7 +103,7 @@ function ScheduleRow({ schedule }: { schedule: Schedule }) {
 export function Schedules() {
   const { t } = useTranslation()
   const list = useInfiniteQuery({
-    ...listSchedulesInfiniteOptions(), initialPageParam: {}, getNextPageParam: (page) => (page.next_cursor === undefined ? undefined : Number(page.next_cursor)), refetchInterval: 2_000,
+    ...listSchedulesInfiniteOptions(), initialPageParam: {}, getNextPageParam: (page) => page.next_cursor ?? undefined, refetchInterval: 2_000,
   })
   const schedules = list.data?.pages.flatMap((page) => page.schedules) ?? []
   return (

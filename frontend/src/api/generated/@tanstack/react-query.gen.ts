@@ -3,8 +3,8 @@
 import { type InfiniteData, infiniteQueryOptions, queryOptions, type UseMutationOptions } from '@tanstack/react-query';
 
 import { client } from '../client.gen';
-import { ackChanges, approveRun, cancelJob, cancelRun, cancelUpload, changePassword, claimRun, completeUpload, createFolder, createSchedule, deleteContent, deleteDevice, deleteFiles, deleteSchedule, disableSchedule, discardRun, enableSchedule, getArchive, getBandwidthLimit, getContent, getDevice, getDeviceStatus, getJob, getJobStats, getMe, getRun, getSchedule, getState, getUploadProgress, listAudit, listChanges, listCrons, listDevices, listFiles, listHeldDeletions, listJobs, listQueues, listRuns, listSchedules, listVersions, listWorkers, login, logout, moveFile, type Options, patchDevice, patchSchedule, pauseQueue, previewSchedule, putArchive, putContent, refresh, registerDevice, reportChanges, reportRun, reportRunProgress, restoreVersion, resumeQueue, resumeUpload, retryJob, runCron, runScheduleNow, setBandwidthLimit, startUpload, uploadChunk } from '../sdk.gen';
-import type { AckChangesData, AckChangesError, AckChangesResponse, ApproveRunData, ApproveRunError, ApproveRunResponse, CancelJobData, CancelJobError, CancelJobResponse, CancelRunData, CancelRunError, CancelRunResponse, CancelUploadData, CancelUploadError, CancelUploadResponse, ChangePasswordData, ChangePasswordError, ChangePasswordResponse, ClaimRunData, ClaimRunError, ClaimRunResponse, CompleteUploadData, CompleteUploadError, CompleteUploadResponse, CreateFolderData, CreateFolderError, CreateFolderResponse, CreateScheduleData, CreateScheduleError, CreateScheduleResponse, DeleteContentData, DeleteContentError, DeleteContentResponse, DeleteDeviceData, DeleteDeviceError, DeleteDeviceResponse, DeleteFilesData, DeleteFilesError, DeleteFilesResponse, DeleteScheduleData, DeleteScheduleError, DeleteScheduleResponse, DisableScheduleData, DisableScheduleError, DisableScheduleResponse, DiscardRunData, DiscardRunError, DiscardRunResponse, EnableScheduleData, EnableScheduleError, EnableScheduleResponse, GetArchiveData, GetArchiveError, GetArchiveResponse, GetBandwidthLimitData, GetBandwidthLimitError, GetBandwidthLimitResponse, GetContentData, GetContentError, GetContentResponse, GetDeviceData, GetDeviceError, GetDeviceResponse, GetDeviceStatusData, GetDeviceStatusError, GetDeviceStatusResponse, GetJobData, GetJobError, GetJobResponse, GetJobStatsData, GetJobStatsError, GetJobStatsResponse, GetMeData, GetMeError, GetMeResponse, GetRunData, GetRunError, GetRunResponse, GetScheduleData, GetScheduleError, GetScheduleResponse, GetStateData, GetStateError, GetStateResponse, GetUploadProgressData, GetUploadProgressError, GetUploadProgressResponse, ListAuditData, ListAuditError, ListAuditResponse, ListChangesData, ListChangesError, ListChangesResponse, ListCronsData, ListCronsError, ListCronsResponse, ListDevicesData, ListDevicesError, ListDevicesResponse, ListFilesData, ListFilesError, ListFilesResponse, ListHeldDeletionsData, ListHeldDeletionsError, ListHeldDeletionsResponse, ListJobsData, ListJobsError, ListJobsResponse, ListQueuesData, ListQueuesError, ListQueuesResponse, ListRunsData, ListRunsError, ListRunsResponse, ListSchedulesData, ListSchedulesError, ListSchedulesResponse, ListVersionsData, ListVersionsError, ListVersionsResponse, ListWorkersData, ListWorkersError, ListWorkersResponse, LoginData, LoginError, LoginResponse, LogoutData, LogoutError, LogoutResponse, MoveFileData, MoveFileError, MoveFileResponse, PatchDeviceData, PatchDeviceError, PatchDeviceResponse, PatchScheduleData, PatchScheduleError, PatchScheduleResponse, PauseQueueData, PauseQueueError, PreviewScheduleData, PreviewScheduleError, PreviewScheduleResponse, PutArchiveData, PutArchiveError, PutArchiveResponse, PutContentData, PutContentError, PutContentResponse, RefreshData, RefreshError, RefreshResponse, RegisterDeviceData, RegisterDeviceError, RegisterDeviceResponse, ReportChangesData, ReportChangesError, ReportChangesResponse, ReportRunData, ReportRunError, ReportRunProgressData, ReportRunProgressError, ReportRunProgressResponse, ReportRunResponse, RestoreVersionData, RestoreVersionError, RestoreVersionResponse, ResumeQueueData, ResumeQueueError, ResumeUploadData, ResumeUploadError, ResumeUploadResponse, RetryJobData, RetryJobError, RunCronData, RunCronError, RunCronResponse, RunScheduleNowData, RunScheduleNowError, RunScheduleNowResponse, SetBandwidthLimitData, SetBandwidthLimitError, SetBandwidthLimitResponse, StartUploadData, StartUploadError, StartUploadResponse, UploadChunkData, UploadChunkError, UploadChunkResponse } from '../types.gen';
+import { ackChanges, approveRun, cancelJob, cancelRun, cancelUpload, changePassword, claimRun, completeUpload, createFolder, createSchedule, deleteContent, deleteDevice, deleteFiles, deleteSchedule, disableSchedule, discardJob, discardRun, enableSchedule, getArchive, getBandwidthLimit, getContent, getDevice, getDeviceStatus, getJob, getJobStats, getMe, getRun, getSchedule, getState, getUploadProgress, listAudit, listChanges, listCrons, listDevices, listFiles, listHeldDeletions, listJobs, listQueues, listRuns, listSchedules, listVersions, listWorkers, login, logout, moveFile, type Options, patchDevice, patchSchedule, pauseQueue, previewSchedule, putArchive, putContent, refresh, registerDevice, reportChanges, reportRun, reportRunProgress, restoreVersion, resumeQueue, resumeUpload, retryJob, runCron, runScheduleNow, setBandwidthLimit, startUpload, uploadChunk } from '../sdk.gen';
+import type { AckChangesData, AckChangesError, AckChangesResponse, ApproveRunData, ApproveRunError, ApproveRunResponse, CancelJobData, CancelJobError, CancelJobResponse, CancelRunData, CancelRunError, CancelRunResponse, CancelUploadData, CancelUploadError, CancelUploadResponse, ChangePasswordData, ChangePasswordError, ChangePasswordResponse, ClaimRunData, ClaimRunError, ClaimRunResponse, CompleteUploadData, CompleteUploadError, CompleteUploadResponse, CreateFolderData, CreateFolderError, CreateFolderResponse, CreateScheduleData, CreateScheduleError, CreateScheduleResponse, DeleteContentData, DeleteContentError, DeleteContentResponse, DeleteDeviceData, DeleteDeviceError, DeleteDeviceResponse, DeleteFilesData, DeleteFilesError, DeleteFilesResponse, DeleteScheduleData, DeleteScheduleError, DeleteScheduleResponse, DisableScheduleData, DisableScheduleError, DisableScheduleResponse, DiscardJobData, DiscardJobError, DiscardRunData, DiscardRunError, DiscardRunResponse, EnableScheduleData, EnableScheduleError, EnableScheduleResponse, GetArchiveData, GetArchiveError, GetArchiveResponse, GetBandwidthLimitData, GetBandwidthLimitError, GetBandwidthLimitResponse, GetContentData, GetContentError, GetContentResponse, GetDeviceData, GetDeviceError, GetDeviceResponse, GetDeviceStatusData, GetDeviceStatusError, GetDeviceStatusResponse, GetJobData, GetJobError, GetJobResponse, GetJobStatsData, GetJobStatsError, GetJobStatsResponse, GetMeData, GetMeError, GetMeResponse, GetRunData, GetRunError, GetRunResponse, GetScheduleData, GetScheduleError, GetScheduleResponse, GetStateData, GetStateError, GetStateResponse, GetUploadProgressData, GetUploadProgressError, GetUploadProgressResponse, ListAuditData, ListAuditError, ListAuditResponse, ListChangesData, ListChangesError, ListChangesResponse, ListCronsData, ListCronsError, ListCronsResponse, ListDevicesData, ListDevicesError, ListDevicesResponse, ListFilesData, ListFilesError, ListFilesResponse, ListHeldDeletionsData, ListHeldDeletionsError, ListHeldDeletionsResponse, ListJobsData, ListJobsError, ListJobsResponse, ListQueuesData, ListQueuesError, ListQueuesResponse, ListRunsData, ListRunsError, ListRunsResponse, ListSchedulesData, ListSchedulesError, ListSchedulesResponse, ListVersionsData, ListVersionsError, ListVersionsResponse, ListWorkersData, ListWorkersError, ListWorkersResponse, LoginData, LoginError, LoginResponse, LogoutData, LogoutError, LogoutResponse, MoveFileData, MoveFileError, MoveFileResponse, PatchDeviceData, PatchDeviceError, PatchDeviceResponse, PatchScheduleData, PatchScheduleError, PatchScheduleResponse, PauseQueueData, PauseQueueError, PreviewScheduleData, PreviewScheduleError, PreviewScheduleResponse, PutArchiveData, PutArchiveError, PutArchiveResponse, PutContentData, PutContentError, PutContentResponse, RefreshData, RefreshError, RefreshResponse, RegisterDeviceData, RegisterDeviceError, RegisterDeviceResponse, ReportChangesData, ReportChangesError, ReportChangesResponse, ReportRunData, ReportRunError, ReportRunProgressData, ReportRunProgressError, ReportRunProgressResponse, ReportRunResponse, RestoreVersionData, RestoreVersionError, RestoreVersionResponse, ResumeQueueData, ResumeQueueError, ResumeUploadData, ResumeUploadError, ResumeUploadResponse, RetryJobData, RetryJobError, RunCronData, RunCronError, RunCronResponse, RunScheduleNowData, RunScheduleNowError, RunScheduleNowResponse, SetBandwidthLimitData, SetBandwidthLimitError, SetBandwidthLimitResponse, StartUploadData, StartUploadError, StartUploadResponse, UploadChunkData, UploadChunkError, UploadChunkResponse } from '../types.gen';
 
 /**
  * Sign in
@@ -420,7 +420,7 @@ export const listSchedulesInfiniteQueryKey = (options?: Options<ListSchedulesDat
 /**
  * List schedules
  */
-export const listSchedulesInfiniteOptions = (options?: Options<ListSchedulesData>) => infiniteQueryOptions<ListSchedulesResponse, ListSchedulesError, InfiniteData<ListSchedulesResponse>, QueryKey<Options<ListSchedulesData>>, number | Pick<QueryKey<Options<ListSchedulesData>>[0], 'body' | 'headers' | 'path' | 'query'>>(
+export const listSchedulesInfiniteOptions = (options?: Options<ListSchedulesData>) => infiniteQueryOptions<ListSchedulesResponse, ListSchedulesError, InfiniteData<ListSchedulesResponse>, QueryKey<Options<ListSchedulesData>>, string | Pick<QueryKey<Options<ListSchedulesData>>[0], 'body' | 'headers' | 'path' | 'query'>>(
 // @ts-ignore
 {
     queryFn: async ({ pageParam, queryKey, signal }) => {
@@ -674,7 +674,7 @@ export const listHeldDeletionsInfiniteQueryKey = (options: Options<ListHeldDelet
 /**
  * List the deletions that a run holds
  */
-export const listHeldDeletionsInfiniteOptions = (options: Options<ListHeldDeletionsData>) => infiniteQueryOptions<ListHeldDeletionsResponse, ListHeldDeletionsError, InfiniteData<ListHeldDeletionsResponse>, QueryKey<Options<ListHeldDeletionsData>>, number | Pick<QueryKey<Options<ListHeldDeletionsData>>[0], 'body' | 'headers' | 'path' | 'query'>>(
+export const listHeldDeletionsInfiniteOptions = (options: Options<ListHeldDeletionsData>) => infiniteQueryOptions<ListHeldDeletionsResponse, ListHeldDeletionsError, InfiniteData<ListHeldDeletionsResponse>, QueryKey<Options<ListHeldDeletionsData>>, string | Pick<QueryKey<Options<ListHeldDeletionsData>>[0], 'body' | 'headers' | 'path' | 'query'>>(
 // @ts-ignore
 {
     queryFn: async ({ pageParam, queryKey, signal }) => {
@@ -832,7 +832,7 @@ export const listJobsInfiniteQueryKey = (options?: Options<ListJobsData>): Query
  *
  * Newest first. For admins.
  */
-export const listJobsInfiniteOptions = (options?: Options<ListJobsData>) => infiniteQueryOptions<ListJobsResponse, ListJobsError, InfiniteData<ListJobsResponse>, QueryKey<Options<ListJobsData>>, number | Pick<QueryKey<Options<ListJobsData>>[0], 'body' | 'headers' | 'path' | 'query'>>(
+export const listJobsInfiniteOptions = (options?: Options<ListJobsData>) => infiniteQueryOptions<ListJobsResponse, ListJobsError, InfiniteData<ListJobsResponse>, QueryKey<Options<ListJobsData>>, string | Pick<QueryKey<Options<ListJobsData>>[0], 'body' | 'headers' | 'path' | 'query'>>(
 // @ts-ignore
 {
     queryFn: async ({ pageParam, queryKey, signal }) => {
@@ -1039,6 +1039,25 @@ export const retryJobMutation = (options?: Partial<Options<RetryJobData>>): UseM
     const mutationOptions: UseMutationOptions<unknown, RetryJobError, Options<RetryJobData>> = {
         mutationFn: async (fnOptions) => {
             const { data } = await retryJob({
+                ...options,
+                ...fnOptions,
+                throwOnError: true
+            });
+            return data;
+        }
+    };
+    return mutationOptions;
+};
+
+/**
+ * Forget a dead job
+ *
+ * It will never run again. For admins.
+ */
+export const discardJobMutation = (options?: Partial<Options<DiscardJobData>>): UseMutationOptions<unknown, DiscardJobError, Options<DiscardJobData>> => {
+    const mutationOptions: UseMutationOptions<unknown, DiscardJobError, Options<DiscardJobData>> = {
+        mutationFn: async (fnOptions) => {
+            const { data } = await discardJob({
                 ...options,
                 ...fnOptions,
                 throwOnError: true
