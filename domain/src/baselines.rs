@@ -103,6 +103,16 @@ pub async fn of_device(tx: &mut Tx, actor: &Actor, device: i64) -> Result<Vec<Ba
     Ok(rows.into_iter().filter_map(Found::baseline).collect())
 }
 
+/// How many rows a device has.
+pub async fn count(tx: &mut Tx, actor: &Actor, device: i64) -> Result<u64, db::Error> {
+    let rows: i64 = sqlx::query_scalar("select count(*) from baselines where user_id = $1 and device_id = $2")
+        .bind(actor.user_id)
+        .bind(device)
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(rows.unsigned_abs())
+}
+
 /// The rows of a device at these paths.
 pub async fn at_paths(tx: &mut Tx, actor: &Actor, device: i64, paths: &[TreePath]) -> Result<Vec<Baseline>, db::Error> {
     let rows: Vec<Found> = sqlx::query_as(

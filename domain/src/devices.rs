@@ -2,7 +2,7 @@
 //!
 //! Invariant: a device is registered once, however often that is asked for, and its cursor starts at seq 0 of the tree's
 //! epoch. A device that is moved to another folder of the tree starts anew: what it had agreed on spoke of other paths.
-//! Left out: where a folder remote may lie (remotes), and moving the cursor (reports).
+//! Left out: where a folder remote may lie (remotes), and when the cursor moves (reports, runs).
 
 use std::path::Path;
 
@@ -254,6 +254,29 @@ macro_rules! select_devices {
             ") d join heads h on h.user_id = d.user_id order by d.device_id"
         )
     };
+}
+
+/// Moves a device's cursor to `to`, and on over what came through the device itself: it knows that. Never back, and not when `to`
+/// is of another course of history. Answers where it is then.
+pub(crate) async fn advance(tx: &mut Tx, device: i64, to: Cursor) -> Result<Cursor, db::Error> {
+    sqlx::query(
+        "update devices d set cursor_epoch = h.epoch, cursor_seq = coalesce(
+             (select v.seq - 1 from versions v
+              where v.user_id = d.user_id and v.seq > $3 and v.kind <> 7 and v.device_id is distinct from d.id
+              order by v.seq limit 1), h.seq)
+         from heads h where d.id = $1 and h.user_id = d.user_id and h.epoch = $2
+             and (d.cursor_epoch <> h.epoch or d.cursor_seq <= $3)",
+    )
+    .bind(device)
+    .bind(to.epoch)
+    .bind(to.seq)
+    .execute(&mut **tx)
+    .await?;
+    let (epoch, seq) = sqlx::query_as("select cursor_epoch, cursor_seq from devices where id = $1")
+        .bind(device)
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(Cursor { epoch, seq })
 }
 
 /// Registers a device, or finds it registered; the flag says whether it is new.

@@ -7,6 +7,7 @@
 
 mod download;
 mod ledger;
+mod meter;
 mod preview;
 mod recover;
 mod steps;
@@ -15,10 +16,7 @@ mod view;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -32,11 +30,14 @@ use driftless_sync::{
 };
 use uuid::Uuid;
 
-use self::view::{Device, View};
+use self::{
+    meter::Meter,
+    view::{Device, View},
+};
 use crate::{
-    Domain, Tx,
+    Domain,
     baselines::{self, Baseline},
-    commit::Origin,
+    commit::{self, Origin},
     db,
     error::{Fault, Kind},
     ingest,
@@ -45,11 +46,12 @@ use crate::{
         folder::{Fingerprint, Folder},
         hands::Hands,
         identity,
-        scan::{Eyes, Gauge, Reason, Scan, Unknown, scan},
+        scan::{Eyes, Reason, Scan, Unknown, scan},
     },
-    runs::{self, Counts, Execution, HeldDeletion, LeftOut, Progress, Signal, Started},
+    runs::{self, Counts, Execution, HeldDeletion, LeftOut, Signal, Started},
     schedules::{Direction, Resolution},
-    store, tree,
+    store,
+    tree::{self, Cursor},
 };
 
 /// How often a run plans anew for what was changed under its hands.
@@ -177,56 +179,6 @@ impl Fault for Error {
     }
 }
 
-/// How far the run is, and whether to go on; shared with the threads that do the work.
-#[derive(Debug, Default)]
-struct Meter {
-    scan: Gauge,
-    stop: AtomicU8,
-    files: AtomicU64,
-    files_of: AtomicU64,
-    bytes: AtomicU64,
-    bytes_of: AtomicU64,
-}
-
-impl Meter {
-    fn stop(&self, why: Stop) {
-        let code = match why {
-            Stop::Cancelled => 1,
-            Stop::Draining => 2,
-            Stop::Superseded => 3,
-        };
-        self.stop.store(code, Relaxed);
-        self.scan.cancel.store(true, Relaxed);
-    }
-
-    fn stopped(&self) -> Option<Stop> {
-        match self.stop.load(Relaxed) {
-            0 => None,
-            1 => Some(Stop::Cancelled),
-            2 => Some(Stop::Draining),
-            _ => Some(Stop::Superseded),
-        }
-    }
-
-    fn progress(&self) -> Progress {
-        let number = |n: &AtomicU64| n.load(Relaxed) as i64;
-        match number(&self.files_of) {
-            // Before there is a plan: what the scan has seen.
-            0 => Progress {
-                files_done: number(&self.scan.names),
-                bytes_done: number(&self.scan.bytes),
-                ..Progress::default()
-            },
-            files_total => Progress {
-                files_done: number(&self.files),
-                files_total,
-                bytes_done: number(&self.bytes),
-                bytes_total: number(&self.bytes_of),
-            },
-        }
-    }
-}
-
 /// What was done, and what was not.
 #[derive(Debug, Default)]
 struct Tally {
@@ -275,6 +227,10 @@ struct Run<'a> {
     meter: Arc<Meter>,
     tally: Tally,
     left_out: Vec<LeftOut>,
+    /// The tree's head before this round looked at it.
+    head: Option<Cursor>,
+    /// This round left conflicts as they are, or could not look where the tree holds something.
+    undone: bool,
 }
 
 /// What a round works with.
@@ -294,16 +250,26 @@ impl<'a> Run<'a> {
             meter: Arc::default(),
             tally: Tally::default(),
             left_out: Vec::new(),
+            head: None,
+            undone: false,
         }
+    }
+
+    /// Up to where the device has everything that the tree holds, when nothing is left undone.
+    fn taken_in(&self) -> Option<Cursor> {
+        let to_device = self.execution.options().direction != Direction::Upload;
+        let all = to_device && !self.undone && self.left_out.iter().all(|left| !left.planned);
+        self.head.filter(|_| all)
     }
 
     async fn carry_out(mut self) -> Result<(), Error> {
         let ended = self.attempt_watched().await;
+        let taken_in = self.taken_in();
         let (counts, left_out) = (self.tally.counts, self.left_out);
         let execution = Arc::into_inner(self.execution).expect("the attempt, which shared it, is over");
         let run = execution.id();
         match ended {
-            Ok(End::Done) => drop(execution.succeed(&counts, &left_out).await?),
+            Ok(End::Done) => drop(execution.succeed(&counts, &left_out, taken_in).await?),
             Ok(End::Held(deletions)) => execution.hold(&deletions, &counts, &left_out).await?,
             Err(Error::Stopped(Stop::Cancelled)) => execution.cancelled(&counts, &left_out).await?,
             Err(Error::Stopped(Stop::Draining)) => execution.requeue(0).await?,
@@ -408,6 +374,7 @@ impl<'a> Run<'a> {
         }
         let leftovers = std::mem::take(&mut scan.leftovers);
         let mut tx = self.execution.begin().await?;
+        self.head = Some(tree::head(&mut tx, self.execution.actor()).await?.cursor());
         let nodes = view::entries(&mut tx, self.execution.actor(), device).await?;
         drop(tx);
         let (d, run) = (device.clone(), self.execution.id());
@@ -492,9 +459,9 @@ impl<'a> Run<'a> {
         let approved: HashSet<Deletion> =
             plan.deletions().filter(|d| approved.contains(&to_hold(d))).cloned().collect();
         let mut tx = self.execution.begin().await?;
-        let last_hour = deleted_last_hour(&mut tx, r.device.id).await?;
-        let sides = (&r.view.base, &r.view.device, &r.view.server);
-        Ok(deletions::hold(plan, sides, last_hour, &approved).iter().map(to_hold).collect())
+        let last_hour = commit::deleted_last_hour(&mut tx, r.device.id).await?;
+        let totals = deletions::Totals::of(&r.view.base, &r.view.device, &r.view.server);
+        Ok(deletions::hold(plan, totals, last_hour, &approved).iter().map(to_hold).collect())
     }
 
     async fn record_plan(&mut self, r: &Round, plan: &Plan, held: &[HeldDeletion]) -> Result<(), Error> {
@@ -505,6 +472,7 @@ impl<'a> Run<'a> {
             .bytes_of
             .store(self.meter.bytes.load(Relaxed) + counts.upload_bytes + counts.download_bytes, Relaxed);
         let settled = plan.conflicts.iter().filter(|c| c.outcome != conflict::Outcome::Open).count();
+        self.undone = settled < plan.conflicts.len() || r.view.is_blind();
         self.tally.counts.conflicts += settled as i64;
         let planned = executed + plan.actions.len() as i64;
         let changes = planned + held.len() as i64;
@@ -538,17 +506,6 @@ fn to_hold(deletion: &Deletion) -> HeldDeletion {
         path: deletion.path.to_string(),
         version: deletion.version.unwrap_or(0),
     }
-}
-
-async fn deleted_last_hour(tx: &mut Tx, device: i64) -> Result<u64, Error> {
-    let files: i64 = sqlx::query_scalar(
-        "select coalesce(sum(files), 0)::bigint from deletions
-         where device_id = $1 and minute > queue.now() - interval '1 hour'",
-    )
-    .bind(device)
-    .fetch_one(&mut **tx)
-    .await?;
-    Ok(files as u64)
 }
 
 /// The paths of the tree that this device's file system can't hold beside others.

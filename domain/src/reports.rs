@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use driftless_sync::{
     conflict::Policy,
-    deletions,
+    deletions::{self, Totals},
     hash::ContentHash,
     ignore::IgnoreError,
     path::{PathError, TreePath},
@@ -31,7 +31,7 @@ pub use parts::Part;
 
 use self::view::{Device, View};
 use crate::{
-    Actor, Domain, Tx, commit, db, devices,
+    Actor, Domain, Tx, baselines, commit, db, devices,
     error::{Fault, Kind},
     feed,
     runs::{self, HeldDeletion},
@@ -84,6 +84,9 @@ pub enum Error {
     /// The held run could not be written.
     #[error(transparent)]
     Run(#[from] runs::Error),
+    /// Comparing broke off.
+    #[error("comparing the list with the tree failed")]
+    Task(#[source] tokio::task::JoinError),
 }
 
 impl From<sqlx::Error> for Error {
@@ -173,11 +176,20 @@ pub struct Report {
     pub complete: bool,
     /// The files, at most [`MAX_FILES`].
     pub files: Vec<Listed>,
+    /// Paths relative to the base path that the device could not look at, at most [`MAX_FILES`]: they and all below are left alone.
+    pub unknown: Vec<String>,
     /// Which part of a list in parts this is.
     pub part: Option<Part>,
 }
 
-/// A listed file, checked. The path is the tree's.
+/// A list, checked: what the device says it holds, in the tree's paths.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Listing {
+    files: Vec<Reported>,
+    unknown: Vec<TreePath>,
+}
+
+/// A listed file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Reported {
     path: TreePath,
@@ -190,14 +202,16 @@ struct Reported {
 /// Compares what a device holds with the tree and answers what would make them agree. With a list in parts, an answer that is
 /// not decided names the parts that are missing.
 pub async fn report(domain: &Domain, actor: &Actor, report: &Report) -> Result<Answer, Error> {
-    if report.files.len() > MAX_FILES {
-        let problem = format!("at most {MAX_FILES} files at once; send longer lists in parts");
-        return Err(invalid("report.too_many_files", "file_list", problem));
+    for (field, length) in [("file_list", report.files.len()), ("unknown", report.unknown.len())] {
+        if length > MAX_FILES {
+            let problem = format!("at most {MAX_FILES} at once; send longer lists in parts");
+            return Err(invalid("report.too_many_files", field, problem));
+        }
     }
     let mut tx = domain.begin(actor).await?;
     let device = Device::load(&mut tx, actor, &report.device_id).await?;
     let scope = device.scope(report.base_path.as_deref())?;
-    let listed = check(&report.files, &scope)?;
+    let listed = Listing { files: check(&report.files, &scope)?, unknown: check_unknown(&report.unknown, &scope)? };
     let head = tree::head(&mut tx, actor).await?;
     device.seen(&mut tx).await?;
     let listed = match &report.part {
@@ -218,8 +232,13 @@ pub async fn report(domain: &Domain, actor: &Actor, report: &Report) -> Result<A
     } else {
         View::of_listed(&mut tx, actor, &device, &listed, times).await?
     };
-    let mut plan = plan::plan(&view.base, &view.device, &view.server, &rules);
-    let held = hold(&mut tx, &device, &view, &mut plan).await?;
+    let (view, mut plan) = tokio::task::spawn_blocking(move || {
+        let plan = plan::plan(&view.base, &view.device, &view.server, &rules);
+        (view, plan)
+    })
+    .await
+    .map_err(Error::Task)?;
+    let held = hold(&mut tx, actor, &device, &view, report.complete, &mut plan).await?;
     let run = if held.is_empty() {
         if report.complete {
             runs::held::release(&mut tx, device.id).await?;
@@ -251,10 +270,18 @@ fn check(files: &[Listed], scope: &TreePath) -> Result<Vec<Reported>, Error> {
     files.iter().enumerate().map(check).collect()
 }
 
+fn check_unknown(paths: &[String], scope: &TreePath) -> Result<Vec<TreePath>, Error> {
+    let check = |(n, path): (usize, &String)| {
+        below(path, scope).map_err(|e| invalid(e.code(), format!("unknown[{n}]"), e.to_string()))
+    };
+    paths.iter().enumerate().map(check).collect()
+}
+
 fn below(path: &str, scope: &TreePath) -> Result<TreePath, PathError> {
     TreePath::parse(path)?.below(scope)
 }
 
+/// How conflicts end and which ways are open: by the claimed run's options, else both ways, keeping both.
 async fn rules(tx: &mut Tx, device: &Device, options: Option<runs::Options>) -> Result<Rules, Error> {
     use schedules::{Direction, Resolution};
     let now = tx.now().await?;
@@ -285,14 +312,28 @@ async fn rules(tx: &mut Tx, device: &Device, options: Option<runs::Options>) -> 
 }
 
 /// Takes the deletions out when they are too many, except those that a person approved.
-async fn hold(tx: &mut Tx, device: &Device, view: &View, plan: &mut Plan) -> Result<Vec<Deletion>, Error> {
+async fn hold(
+    tx: &mut Tx,
+    actor: &Actor,
+    device: &Device,
+    view: &View,
+    complete: bool,
+    plan: &mut Plan,
+) -> Result<Vec<Deletion>, Error> {
     if plan.deletions().next().is_none() {
         return Ok(Vec::new());
     }
     let approved: HashSet<HeldDeletion> = runs::held::approved(tx, device.id).await?.into_iter().collect();
     let approved: HashSet<Deletion> = plan.deletions().filter(|d| approved.contains(&to_hold(d))).cloned().collect();
-    let last_hour = deleted_last_hour(tx, device.id).await?;
-    Ok(deletions::hold(plan, (&view.base, &view.device, &view.server), last_hour, &approved))
+    // A list of a few paths is no measure of what there is.
+    let totals = if complete {
+        Totals::of(&view.base, &view.device, &view.server)
+    } else {
+        let held = baselines::count(tx, actor, device.id).await?;
+        Totals { device: held, server: tree::count_files(tx, actor, &device.base).await?, emptied: false }
+    };
+    let last_hour = commit::deleted_last_hour(tx, device.id).await?;
+    Ok(deletions::hold(plan, totals, last_hour, &approved))
 }
 
 fn to_hold(deletion: &Deletion) -> HeldDeletion {
@@ -301,14 +342,4 @@ fn to_hold(deletion: &Deletion) -> HeldDeletion {
         Side::Server => runs::Side::Server,
     };
     HeldDeletion { side, path: deletion.path.to_string(), version: deletion.version.unwrap_or(0) }
-}
-
-async fn deleted_last_hour(tx: &mut Tx, device: i64) -> Result<u64, Error> {
-    let files: i64 = sqlx::query_scalar(
-        "select coalesce(sum(files), 0)::bigint from deletions where device_id = $1 and minute > queue.now() - interval '1 hour'",
-    )
-    .bind(device)
-    .fetch_one(&mut **tx)
-    .await?;
-    Ok(files.unsigned_abs())
 }

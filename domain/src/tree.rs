@@ -4,6 +4,8 @@
 //! climbing up to it. Every page limits on one table first and joins then (docs/storage.md). Left out: changing
 //! anything (`commit`), and what changed since (`feed`).
 
+mod many;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -18,6 +20,8 @@ use crate::{
     error::{Fault, Kind},
     ingest::Contents,
 };
+
+pub use many::{count_files, stat_many};
 
 /// Entries of a page at most.
 pub const PAGE: i64 = 1000;
@@ -241,36 +245,6 @@ pub async fn node(tx: &mut Tx, actor: &Actor, path: &TreePath) -> Result<Node, E
 pub async fn at_version(tx: &mut Tx, actor: &Actor, applied: &Applied) -> Result<Node, Error> {
     let (entry_id, file, _) = contents(tx, actor.user_id, applied.version).await?.ok_or(Error::NoVersion)?;
     Ok(Node { entry_id, path: applied.path.clone(), version: applied.version, file: Some(file) })
-}
-
-/// What is at each of `paths` now, in no particular order; paths with nothing there are left out.
-pub async fn stat_many(tx: &mut Tx, actor: &Actor, paths: &[TreePath]) -> Result<Vec<Node>, db::Error> {
-    #[derive(FromRow)]
-    struct Numbered {
-        n: i64,
-        #[sqlx(flatten)]
-        row: Row,
-    }
-    let rows: Vec<Numbered> = sqlx::query_as(
-        "with recursive w as (
-             select u.n, 0 as depth, 0::bigint as id, 0::bigint as seq, string_to_array(substr(u.path, 2), '/') as names
-             from unnest($2::text[]) with ordinality u(path, n)
-             union all
-             select w.n, w.depth + 1, e.id, e.seq, w.names from w cross join lateral (
-                 select id, seq from entries
-                 where user_id = $1 and parent_id = w.id and name = w.names[w.depth + 1] and not deleted limit 1) e
-             where w.depth < cardinality(w.names))
-         select w.n, w.id, w.seq, case when v.kind = 2 then 0 else 1 end::smallint as kind, v.size, v.sha256,
-                v.modified_at, v.executable
-         from w cross join lateral (select * from versions where user_id = $1 and seq = w.seq limit 1) v
-         where w.depth = cardinality(w.names)",
-    )
-    .bind(actor.user_id)
-    .bind(paths.iter().map(TreePath::as_str).collect::<Vec<_>>())
-    .fetch_all(&mut **tx)
-    .await?;
-    let node = |r: Numbered| Some(r.row.node(paths.get(usize::try_from(r.n - 1).ok()?)?.clone()));
-    Ok(rows.into_iter().filter_map(node).collect())
 }
 
 /// A page of what is in a folder, by name.

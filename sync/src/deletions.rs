@@ -42,20 +42,32 @@ pub fn judge(loss: Loss) -> Verdict {
     if loss.planned > 0 && (too_many || loss.emptied) { Verdict::Held } else { Verdict::Allowed }
 }
 
-/// Takes the deletions out of a plan made from these listings when they are too many, and returns them; none when all may be
-/// carried out. `last_hour` counts the files that this device's unattended deletions took in the last hour. What a person
-/// approved is neither counted nor taken out.
-pub fn hold(
-    plan: &mut Plan,
-    (base, device, server): (&Manifest, &Manifest, &Manifest),
-    last_hour: u64,
-    approved: &HashSet<Deletion>,
-) -> Vec<Deletion> {
+/// What both sides hold before a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Files on the device.
+    pub device: u64,
+    /// Files in the tree.
+    pub server: u64,
+    /// The device is suddenly empty: its baseline had files and its listing has none.
+    pub emptied: bool,
+}
+
+impl Totals {
+    /// Of whole listings.
+    pub fn of(base: &Manifest, device: &Manifest, server: &Manifest) -> Self {
+        let [base, device, server] = [base, device, server].map(|listing| listing.files() as u64);
+        Totals { device, server, emptied: device == 0 && base > 0 }
+    }
+}
+
+/// Takes the deletions out of a plan when they are too many, and returns them; none when all may be carried out. `last_hour`
+/// counts the files that this device's unattended deletions took in the last hour. What a person approved is neither counted
+/// nor taken out.
+pub fn hold(plan: &mut Plan, totals: Totals, last_hour: u64, approved: &HashSet<Deletion>) -> Vec<Deletion> {
     let planned = |side| plan.deletions().filter(|d| d.on == side && !approved.contains(d)).count() as u64;
-    let emptied = device.files() == 0 && base.files() > 0;
-    let loss =
-        |side, listing: &Manifest| Loss { last_hour, planned: planned(side), total: listing.files() as u64, emptied };
-    let (on_device, on_server) = (loss(Side::Device, device), loss(Side::Server, server));
+    let loss = |side, total| Loss { last_hour, planned: planned(side), total, emptied: totals.emptied };
+    let (on_device, on_server) = (loss(Side::Device, totals.device), loss(Side::Server, totals.server));
     // The device's count knows no sides; half of the files does.
     let on_both = Loss { planned: on_device.planned + on_server.planned, total: u64::MAX, ..on_server };
     if [on_device, on_server, on_both].into_iter().any(|loss| judge(loss) == Verdict::Held) {

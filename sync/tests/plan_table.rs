@@ -297,16 +297,19 @@ fn too_many_deletions_are_held_and_the_rest_is_carried_out() {
         let (base, device) = (tree(&words(0..20)), tree(&format!("{} /new=new", words(0..left))));
         let device = if left == 0 { tree("") } else { device };
         let mut made = plan(&base, &device, &base, &rules());
-        let got = deletions::hold(&mut made, (&base, &device, &base), last_hour, &none);
+        let got = deletions::hold(&mut made, deletions::Totals::of(&base, &device, &base), last_hour, &none);
         assert_eq!(got.len(), held, "{left} left");
         assert_eq!(made.counts().uploads, u64::from(left > 0));
     }
     // A single file, but it was all that the device had.
     let (base, device) = (tree("/f=1"), tree(""));
     let mut made = plan(&base, &device, &base, &rules());
-    let got = deletions::hold(&mut made, (&base, &device, &base), 0, &none);
+    let got = deletions::hold(&mut made, deletions::Totals::of(&base, &device, &base), 0, &none);
     assert_eq!(got.len(), 1);
     let mut again = plan(&base, &device, &base, &rules());
-    assert!(deletions::hold(&mut again, (&base, &device, &base), 0, &got.into_iter().collect()).is_empty());
+    assert!(
+        deletions::hold(&mut again, deletions::Totals::of(&base, &device, &base), 0, &got.into_iter().collect())
+            .is_empty()
+    );
     assert_eq!(show(&again), ["Server /f: delete"]);
 }

@@ -66,7 +66,7 @@ async fn an_executor_that_does_nothing_does_not_succeed() {
     let (app, token, run) = app().await;
     execute_with(&app, |execution| async move {
         execution.planned(3, 2, json!({"upload": 3})).await.unwrap();
-        execution.succeed(&Counts::default(), &[]).await.unwrap();
+        execution.succeed(&Counts::default(), &[], None).await.unwrap();
     })
     .await;
     let shown = ended(&app, &token, run, "failed").await;
@@ -88,7 +88,7 @@ async fn what_was_left_out_with_a_reason_is_accounted_for() {
         execution.planned(3, 0, NULL).await.unwrap();
         let left = |path: &str, planned| LeftOut { path: path.into(), reason: "file.unstable".into(), planned };
         let counts = Counts { executed: 2, uploaded: 2, ..Counts::default() };
-        execution.succeed(&counts, &[left("/a", true), left("/b", false)]).await.unwrap();
+        execution.succeed(&counts, &[left("/a", true), left("/b", false)], None).await.unwrap();
     })
     .await;
     let shown = ended(&app, &token, run, "succeeded").await;
@@ -141,7 +141,7 @@ async fn held_deletions_are_listed_approved_exactly_and_carried_out_by_the_next_
             execution.hold(&[gone(1), gone(2)], &Counts::default(), &[]).await.unwrap();
         } else {
             let counts = Counts { executed: 2, deleted_on_server: approved.len() as i64, ..Counts::default() };
-            execution.succeed(&counts, &[]).await.unwrap();
+            execution.succeed(&counts, &[], None).await.unwrap();
         }
     })
     .await;
@@ -209,12 +209,12 @@ async fn a_second_job_steps_back_while_the_first_lives_and_takes_over_when_it_is
                 })
                 .await;
                 wrote.fetch_add(usize::from(execution.begin().await.is_ok()), Ordering::SeqCst);
-                let refused = execution.succeed(&Counts::default(), &[]).await;
+                let refused = execution.succeed(&Counts::default(), &[], None).await;
                 assert!(matches!(refused, Err(runs::Error::Superseded)));
                 return;
             }
             execution.planned(0, 0, NULL).await.unwrap();
-            execution.succeed(&Counts::default(), &[]).await.unwrap();
+            execution.succeed(&Counts::default(), &[], None).await.unwrap();
         }
     })
     .await;

@@ -194,6 +194,30 @@ async fn a_base_path_keeps_only_that_folder_in_step() {
 }
 
 #[tokio::test]
+async fn nothing_is_pending_after_a_run_that_left_nothing_undone() {
+    let place = Place::with_both(&[("/a", "1"), ("/gone", "g")]).await;
+    assert_eq!(place.pending().await, 0, "its own changes are none to wait for");
+    place.put("/a", "2").await;
+    place.delete("/gone").await;
+    assert_eq!(place.pending().await, 2);
+    place.write("b", "new");
+    place.write(".DS_Store", "ignored");
+    place.sync().await;
+    assert_eq!(place.pending().await, 0);
+    place.sync().await;
+    assert_eq!(place.pending().await, 0);
+    // What lies where a link stands now is not taken in.
+    place.put("/b", "newer").await;
+    fs::remove_file(place.at("b")).unwrap();
+    std::os::unix::fs::symlink("a", place.at("b")).unwrap();
+    assert_eq!(place.sync().await.state, State::Succeeded);
+    assert_eq!(place.pending().await, 1);
+    fs::remove_file(place.at("b")).unwrap();
+    place.sync().await;
+    assert_eq!((place.pending().await, place.disk().get("/b").map(String::as_str)), (0, Some("newer")));
+}
+
+#[tokio::test]
 async fn time_and_executable_bit_travel_both_ways() {
     let place = Place::with_both(&[("/tool", "#!"), ("/plain", "p")]).await;
     fs::set_permissions(place.at("tool"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -364,7 +388,7 @@ async fn a_no_op_executor_makes_the_run_fail() {
     place.write("b", "2");
     let (run, execution) = place.begin().await;
     execution.planned(1, 1, serde_json::Value::Null).await.unwrap();
-    let state = execution.succeed(&runs::Counts::default(), &[]).await.unwrap();
+    let state = execution.succeed(&runs::Counts::default(), &[], None).await.unwrap();
     assert_eq!(state, State::Failed);
     let run = place.finished(run).await;
     assert_eq!(run.error.unwrap().0, "run.incomplete");

@@ -1,5 +1,8 @@
 //! Device reports: a client says what it holds, hears what to do and says what it did.
 
+mod lists;
+mod safety;
+
 use std::time::{Duration, Instant};
 
 use driftless_sync::hash::ContentHash;
@@ -72,6 +75,24 @@ impl Laptop {
         let acked = self.ack(&answer["change_token"], answer["to_acknowledge"].clone(), json!([])).await;
         assert_eq!((&acked["applied"], &acked["remaining"]), (&json!(files.len()), &json!(0)), "{acked}");
         versions
+    }
+
+    /// Makes a schedule, runs it and claims the run; the schedule, the run and the fence.
+    async fn claim(&self, schedule: Value) -> (Value, String, Value) {
+        let schedule = self.app.schedule(&self.token, schedule).await["schedule_id"].clone();
+        let run = self.post(&format!("/api/sync/schedule/{schedule}/run"), NULL).await.expect(202).json();
+        let run = run["run_id"].as_str().unwrap().to_owned();
+        let waits = async || (self.app.run(&self.token, &run).await["state"] == "waiting_for_device").then_some(());
+        until("the run waits for its device", waits).await;
+        let claimed = self.post(&format!("/api/sync/runs/{run}/claim"), NULL).await.expect(200).json();
+        (schedule, run, claimed["fence"].clone())
+    }
+
+    /// Ends a claimed run, whatever there was to do.
+    async fn end(&self, (_, run, fence): (Value, String, Value)) {
+        let error = json!({"code": "enough", "detail": "of this"});
+        self.post(&format!("/api/sync/runs/{run}/report"), json!({"fence": fence, "error": error})).await.expect(200);
+        self.post(&format!("/api/sync/runs/{run}/cancel"), NULL).await.expect(200);
     }
 
     async fn exists(&self, path: &str) -> bool {

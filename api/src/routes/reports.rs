@@ -45,6 +45,9 @@ pub(super) struct DeviceReport {
     /// Whether the device holds nothing else below base_path. An incomplete list speaks of the listed paths only.
     #[oai(default)]
     complete: bool,
+    /// Paths that the device could not look at, at most 10,000: they and all below are left alone, never taken for deleted.
+    #[oai(default)]
+    unknown: Vec<String>,
     /// For longer lists: the client's name for the list, the same in each of its parts.
     list_id: Option<String>,
     /// Which part this is, from 1. Parts may come in any order and again.
@@ -320,6 +323,8 @@ struct DeletedFile {
     path: String,
     /// The version that the report named.
     version: i64,
+    /// As the report named it: the same file is there now, so this is no loss.
+    moved_to: Option<String>,
 }
 
 /// What a device did.
@@ -345,7 +350,7 @@ struct NotAcceptedFile {
     /// As it was sent.
     path: String,
     /// `ack.not_offered`: not what the tree held there; `ack.not_current`: changed meanwhile; `ack.not_allowed`: the run deletes
-    /// nothing on the server; `ack.held`: waits for a person.
+    /// nothing on the server, or the path is left out of the device's sync; `ack.held`: waits for a person.
     code: String,
 }
 
@@ -383,10 +388,10 @@ impl From<reports::Acked> for Acknowledged {
 
 /// POST /sync/changes, which shares its address with the feed and so stands there.
 pub(super) async fn report(domain: &Domain, auth: &Bearer, report: DeviceReport) -> Result<ReportAnswer, ApiError> {
-    let DeviceReport { device_id, file_list, complete, list_id, part, last, base_path } = report;
+    let DeviceReport { device_id, file_list, complete, unknown, list_id, part, last, base_path } = report;
     let part = reports::Part::from_fields(list_id, part, last)?;
     let files = file_list.into_iter().map(reports::Listed::from).collect();
-    let report = reports::Report { device_id, base_path, complete, files, part };
+    let report = reports::Report { device_id, base_path, complete, files, unknown, part };
     Ok(reports::report(domain, &auth.0, &report).await?.into())
 }
 
@@ -410,7 +415,11 @@ impl Reports {
             // One shape, two crates.
             reports::AppliedFile { path, version, hash }
         });
-        let deleted = deleted.into_iter().map(|DeletedFile { path, version }| reports::DeletedFile { path, version });
+        let deleted = deleted.into_iter().map(|DeletedFile { path, version, moved_to }| reports::DeletedFile {
+            path,
+            version,
+            moved_to,
+        });
         let (applied, deleted) = (applied.collect(), deleted.collect());
         let ack = reports::Ack { device_id, base_path, change_token, applied, deleted };
         Ok(Json(reports::acknowledge(&domain, &auth.0, &ack).await?.into()))

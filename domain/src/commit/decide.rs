@@ -87,7 +87,9 @@ impl Decider<'_> {
 
     fn baseline(&mut self, entry: i64, held: Option<(i64, Held)>) {
         if let Some(device) = self.origin.device() {
-            self.state.baselines.push(BaselineRow { device, entry, held });
+            // A run forgets by itself what it has replaced or moved away.
+            let alone = matches!(self.origin, Origin::Device { .. });
+            self.state.baselines.push(BaselineRow { device, entry, held, alone });
         }
     }
 

@@ -9,7 +9,7 @@ mod decide;
 mod state;
 mod write;
 
-pub(crate) use write::count_deletions;
+pub(crate) use write::{count_deletions, deleted_last_hour};
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -67,6 +67,8 @@ pub(super) struct BaselineRow {
     pub device: i64,
     pub entry: i64,
     pub held: Option<(i64, Held)>,
+    /// Whatever else the device held at that path, it holds no more.
+    pub alone: bool,
 }
 
 pub(super) struct State {

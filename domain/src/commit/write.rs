@@ -381,9 +381,35 @@ async fn write_baselines(conn: &mut PgConnection, state: &State) -> Result<(), E
     .bind(print(|f| f.mtime_ns))
     .bind(print(|f| f.ctime_ns))
     .bind(print(|f| f.inode))
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
+    let alone = || last.iter().filter(|b| b.alone).filter_map(|b| Some((b.device, b.entry, &b.held.as_ref()?.1.path)));
+    if alone().next().is_some() {
+        sqlx::query(
+            "delete from baselines where ctid = any(array(
+                 select b.ctid from unnest($1::bigint[], $2::bigint[], $3::text[]) u(device, entry, path)
+                 cross join lateral (select ctid from baselines
+                                     where path = u.path and device_id = u.device and entry_id <> u.entry offset 0) b))",
+        )
+        .bind(alone().map(|row| row.0).collect::<Vec<_>>())
+        .bind(alone().map(|row| row.1).collect::<Vec<_>>())
+        .bind(alone().map(|row| row.2.as_str()).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
+    }
     Ok(())
+}
+
+/// How many files unattended doors deleted for a device in the last hour, on either side.
+pub(crate) async fn deleted_last_hour(conn: &mut PgConnection, device: i64) -> Result<u64, sqlx::Error> {
+    let files: i64 = sqlx::query_scalar(
+        "select coalesce(sum(files), 0)::bigint from deletions
+         where device_id = $1 and minute > queue.now() - interval '1 hour'",
+    )
+    .bind(device)
+    .fetch_one(conn)
+    .await?;
+    Ok(files.unsigned_abs())
 }
 
 /// Counts files that an unattended door deleted on a side (`server` or `device`) for a device.

@@ -147,6 +147,15 @@ impl View {
         view
     }
 
+    /// Whether the tree holds something where the device could not be looked at.
+    pub fn is_blind(&self) -> bool {
+        let tree = &self.server.entries;
+        self.device.unknown.iter().any(|unknown| {
+            let at = tree.partition_point(|(path, _)| path < unknown);
+            tree.get(at).is_some_and(|(path, _)| path.starts_with(unknown))
+        })
+    }
+
     fn take_found(&mut self, device: &Device, found: Found) {
         let path = match found.path.below(&device.base) {
             Ok(path) => path,

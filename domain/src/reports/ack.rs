@@ -4,7 +4,7 @@
 //! a deletion counts for deletion safety before it is carried out; the cursor passes the token only when the baseline says of
 //! every file that others changed up to it that the device has it so. Repeating an acknowledgement does no harm.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use driftless_sync::{
     deletions::{Loss, Verdict, judge},
@@ -14,14 +14,14 @@ use driftless_sync::{
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Device, Error, MAX_FILES, below, deleted_last_hour, invalid};
+use super::{Device, Error, MAX_FILES, below, invalid};
 use crate::{
     Actor, Domain, Tx, baselines,
-    commit::{self, Base, Batch, Change, Held, Origin},
-    feed,
+    commit::{self, Base, Batch, Change, Held, Origin, Outcome},
+    devices, feed,
     runs::{self, HeldDeletion, Side},
     schedules::Direction,
-    tree::{self, Cursor, Head, Node},
+    tree::{self, Cursor, Node},
 };
 
 /// What a device now holds at a path.
@@ -42,6 +42,8 @@ pub struct DeletedFile {
     pub path: String,
     /// The version that it had.
     pub version: i64,
+    /// Where the device has the same file now, as the report told: then this is half of a move.
+    pub moved_to: Option<String>,
 }
 
 /// What a device did of what a report offered.
@@ -92,22 +94,35 @@ struct Item {
     what: Option<(i64, ContentHash)>,
 }
 
-/// A file that the device asks to delete, as the tree has it.
+/// An item of `deleted`, checked.
+struct Gone {
+    n: usize,
+    path: TreePath,
+    version: i64,
+    moved_to: Option<TreePath>,
+}
+
+/// A file that the tree is to lose.
 struct Doomed {
     n: usize,
     path: TreePath,
     version: i64,
-    hash: ContentHash,
     half_of_move: bool,
 }
 
+/// What is to be done, and what is not.
+#[derive(Default)]
 struct Sorted {
     changes: Vec<Change>,
     applied: usize,
-    deletions: usize,
+    /// Items of `deleted`, one for each of the last changes.
+    deletions: Vec<usize>,
     run: Option<Uuid>,
     not_accepted: Vec<NotAccepted>,
 }
+
+/// What the tree holds at every path that an acknowledgement names.
+type There = HashMap<TreePath, Node>;
 
 /// Takes an acknowledgement in.
 pub async fn acknowledge(domain: &Domain, actor: &Actor, ack: &Ack) -> Result<Acked, Error> {
@@ -117,27 +132,41 @@ pub async fn acknowledge(domain: &Domain, actor: &Actor, ack: &Ack) -> Result<Ac
     let head = tree::head(&mut tx, actor).await?;
     let token: Cursor = ack.change_token.parse()?;
     feed::check(&head, token)?;
-    let items = check(ack, &scope)?;
-    let doomed = check_deleted(ack, &scope)?;
+    let (items, gone) = (check(ack, &scope)?, check_deleted(ack, &scope)?);
     // Acknowledgements of one device take turns where they count its deletions.
     sqlx::query("select from devices where id = $1 for no key update").bind(device.id).execute(&mut *tx).await?;
     device.seen(&mut tx).await?;
-    let mut sorted = sort_applied(&mut tx, actor, &device, token, ack, items).await?;
-    sort_deleted(&mut tx, actor, &device, &head, ack, doomed, &mut sorted).await?;
+    let there = there(&mut tx, actor, &items, &gone).await?;
+    let mut sorted = Sorted::default();
+    let arrived = sort_applied(&mut tx, actor, &device, token, ack, &items, &there, &mut sorted).await?;
+    sort_deleted(&mut tx, actor, &device, ack, gone, &there, arrived, &mut sorted).await?;
     tx.commit().await?;
 
-    let deletes = sorted.changes.len() - sorted.deletions;
-    let mut deleted = 0;
+    let mut deleted = sorted.deletions.len();
     if !sorted.changes.is_empty() {
+        let first = sorted.changes.len() - deleted;
         let batch = Batch::new(Origin::Device { device: device.id }, sorted.changes);
         let outcomes = commit::apply(domain, actor, batch).await?;
-        deleted = outcomes.into_iter().skip(deletes).filter(|o| !matches!(o, commit::Outcome::Refused(_))).count();
+        for (outcome, n) in outcomes.iter().skip(first).zip(sorted.deletions) {
+            if matches!(outcome, Outcome::Refused(_)) {
+                deleted -= 1;
+                let path = ack.deleted[n].path.clone();
+                sorted.not_accepted.push(NotAccepted { path, code: "ack.not_current" });
+            }
+        }
     }
     let mut tx = domain.begin(actor).await?;
     let (change_token, remaining) = move_cursor(&mut tx, actor, &device, token).await?;
     tx.commit().await?;
     let Sorted { applied, not_accepted, run, .. } = sorted;
     Ok(Acked { change_token, applied, deleted, not_accepted, remaining, run_id: run })
+}
+
+async fn there(tx: &mut Tx, actor: &Actor, items: &[Item], gone: &[Gone]) -> Result<There, Error> {
+    let gone = gone.iter().flat_map(|gone| [Some(&gone.path), gone.moved_to.as_ref()]).flatten();
+    let paths: BTreeSet<&TreePath> = items.iter().map(|item| &item.path).chain(gone).collect();
+    let paths: Vec<TreePath> = paths.into_iter().cloned().collect();
+    Ok(tree::stat_many(tx, actor, &paths).await?.into_iter().map(|node| (node.path.clone(), node)).collect())
 }
 
 fn check(ack: &Ack, scope: &TreePath) -> Result<Vec<Item>, Error> {
@@ -164,50 +193,50 @@ fn check(ack: &Ack, scope: &TreePath) -> Result<Vec<Item>, Error> {
     ack.applied.iter().enumerate().map(item).collect()
 }
 
-fn check_deleted(ack: &Ack, scope: &TreePath) -> Result<Vec<(usize, TreePath, i64)>, Error> {
+fn check_deleted(ack: &Ack, scope: &TreePath) -> Result<Vec<Gone>, Error> {
     if ack.deleted.len() > MAX_FILES {
         return Err(invalid("report.too_many_files", "deleted", format!("at most {MAX_FILES} files at once")));
     }
     let item = |(n, file): (usize, &DeletedFile)| {
-        let field = format!("deleted[{n}].path");
-        let path = below(&file.path, scope).map_err(|e| invalid(e.code(), field, e.to_string()))?;
-        Ok((n, path, file.version))
+        let field = |name: &str| format!("deleted[{n}].{name}");
+        let at = |path: &str, name| below(path, scope).map_err(|e| invalid(e.code(), field(name), e.to_string()));
+        let moved_to = file.moved_to.as_deref().map(|to| at(to, "moved_to")).transpose()?;
+        Ok(Gone { n, path: at(&file.path, "path")?, version: file.version, moved_to })
     };
     ack.deleted.iter().enumerate().map(item).collect()
 }
 
-/// What `applied` means for the baseline.
-async fn sort_applied(
+/// What `applied` means for the baseline. Answers the paths of files that the device now holds.
+#[allow(clippy::too_many_arguments)] // one acknowledgement, and what was read for it
+async fn sort_applied<'a>(
     tx: &mut Tx,
     actor: &Actor,
     device: &Device,
     token: Cursor,
     ack: &Ack,
-    items: Vec<Item>,
-) -> Result<Sorted, Error> {
-    let offered = offered(tx, actor, device, token, &items).await?;
-    let paths: Vec<TreePath> = items.iter().map(|item| item.path.clone()).collect();
-    let rows = baselines::at_paths(tx, actor, device.id, &paths).await?;
-    let mut rows_at: HashMap<&TreePath, Vec<i64>> = HashMap::new();
-    for row in &rows {
-        rows_at.entry(&row.held.path).or_default().push(row.entry_id);
+    items: &'a [Item],
+    there: &There,
+    sorted: &mut Sorted,
+) -> Result<Vec<&'a TreePath>, Error> {
+    let offered = offered(tx, actor, device, token, items).await?;
+    let paths: Vec<TreePath> = items.iter().filter(|item| item.what.is_none()).map(|item| item.path.clone()).collect();
+    let mut rows_at: HashMap<TreePath, Vec<i64>> = HashMap::new();
+    for row in baselines::at_paths(tx, actor, device.id, &paths).await? {
+        rows_at.entry(row.held.path).or_default().push(row.entry_id);
     }
-    let nodes = tree::stat_many(tx, actor, &paths).await?;
-    let there: HashMap<&TreePath, i64> = nodes.iter().map(|node| (&node.path, node.entry_id)).collect();
     let agreed: HashSet<i64> = offered.values().copied().collect();
-    let mut sorted = Sorted { changes: Vec::new(), applied: 0, deletions: 0, run: None, not_accepted: Vec::new() };
-    let mut gone = Vec::new();
-    for item in &items {
-        let others = rows_at.get(&item.path).into_iter().flatten().copied();
+    let (mut arrived, mut taken, mut gone) = (Vec::new(), HashSet::new(), Vec::new());
+    for item in items {
+        let rows = || rows_at.get(&item.path).into_iter().flatten().copied();
         match (item.what, offered.get(&item.n)) {
-            (Some((version, _)), Some(entry)) => {
-                let forget = others.filter(|other| !agreed.contains(other));
-                sorted.changes.extend(forget.map(|entry_id| Change::Forget { entry_id }));
+            (Some((version, _)), Some(entry)) if taken.insert(&item.path) => {
                 let held = Held { path: item.path.clone(), spelling: None, fingerprint: None };
                 sorted.changes.push(Change::Agree { entry_id: *entry, version, held });
+                arrived.push(&item.path);
             }
-            (None, _) if others.clone().all(|other| there.get(&item.path) != Some(&other)) => {
-                for entry_id in others.filter(|other| !agreed.contains(other)) {
+            // Nothing there: believed of all but what the tree still has at that very place.
+            (None, _) if rows().all(|row| there.get(&item.path).is_none_or(|node| node.entry_id != row)) => {
+                for entry_id in rows().filter(|row| !agreed.contains(row)) {
                     gone.push(entry_id);
                     sorted.changes.push(Change::Forget { entry_id });
                 }
@@ -222,7 +251,7 @@ async fn sort_applied(
     }
     let lost = deleted_entries(tx, actor, &gone).await?;
     commit::count_deletions(tx, actor.user_id(), device.id, "device", lost).await?;
-    Ok(sorted)
+    Ok(arrived)
 }
 
 #[derive(FromRow)]
@@ -234,7 +263,8 @@ struct Version {
     name: String,
 }
 
-/// The entries of those items whose version and contents were at their path when the token was given, or came from the device.
+/// The entries of those items whose version and contents were at their path when the token was given, or came from the device
+/// since. What the journal says of the time after the token tells what was there before: deletions up to it may be forgotten.
 async fn offered(
     tx: &mut Tx,
     actor: &Actor,
@@ -249,12 +279,14 @@ async fn offered(
          from unnest($2::bigint[]) with ordinality u(seq, n)
          cross join lateral (select entry_id, sha256, device_id from versions
                              where user_id = $1 and seq = u.seq and kind in (1, 6) limit 1) v
-         cross join lateral (select parent_id, name from entries where user_id = $1 and id = v.entry_id limit 1) e
+         cross join lateral (select parent_id, name, deleted from entries where user_id = $1 and id = v.entry_id limit 1) e
          left join lateral (select old_parent_id, old_name from versions where user_id = $1 and entry_id = v.entry_id
                             and seq > greatest($3, u.seq) and kind in (3, 5) order by seq limit 1) m on true
          where case when u.seq > $3 then v.device_id = $4
                     else not exists (select from versions where user_id = $1 and entry_id = v.entry_id
-                                     and seq > u.seq and seq <= $3 and kind in (1, 6)) end",
+                                     and seq > u.seq and seq <= $3 and kind in (1, 6))
+                    and coalesce((select kind = 4 from versions where user_id = $1 and entry_id = v.entry_id
+                                  and seq > $3 and kind in (4, 5) order by seq limit 1), not e.deleted) end",
     )
     .bind(actor.user_id())
     .bind(asked.iter().map(|(_, version, _)| *version).collect::<Vec<_>>())
@@ -292,56 +324,54 @@ async fn deleted_entries(tx: &mut Tx, actor: &Actor, entries: &[i64]) -> Result<
 }
 
 /// Which of the files in `deleted` the tree loses now, and which wait for a person.
+#[allow(clippy::too_many_arguments)] // one acknowledgement, and what was read for it
 async fn sort_deleted(
     tx: &mut Tx,
     actor: &Actor,
     device: &Device,
-    head: &Head,
     ack: &Ack,
-    asked: Vec<(usize, TreePath, i64)>,
+    gone: Vec<Gone>,
+    there: &There,
+    arrived: Vec<&TreePath>,
     sorted: &mut Sorted,
 ) -> Result<(), Error> {
-    if asked.is_empty() {
+    if gone.is_empty() {
         return Ok(());
     }
-    let not = |n: usize, code| NotAccepted { path: ack.deleted[n].path.clone(), code };
-    if let Some((_, options)) = runs::held::claimed(tx, device.id).await?
-        && (!options.sync_deletions || options.direction == Direction::Download)
-    {
-        sorted.not_accepted.extend(asked.iter().map(|(n, ..)| not(*n, "ack.not_allowed")));
-        return Ok(());
-    }
-    let paths: Vec<TreePath> = asked.iter().map(|(_, path, _)| path.clone()).collect();
-    let nodes = tree::stat_many(tx, actor, &paths).await?;
-    let there: HashMap<&TreePath, &Node> = nodes.iter().map(|node| (&node.path, node)).collect();
-    let mut doomed = Vec::new();
-    let mut twice = HashSet::new();
-    for (n, path, version) in asked {
-        match there.get(&path).map(|node| (node.version, &node.file)) {
+    let mut not = |n: usize, code| {
+        let path = ack.deleted[n].path.clone();
+        sorted.not_accepted.push(NotAccepted { path, code });
+    };
+    let claimed = runs::held::claimed(tx, device.id).await?.map(|(_, options)| options);
+    let allowed = claimed.is_none_or(|options| options.sync_deletions && options.direction != Direction::Download);
+    let (mut doomed, mut twice) = (Vec::new(), HashSet::new());
+    for file in &gone {
+        match there.get(&file.path) {
             // Gone already, as the device wants it.
             None => {}
-            Some((current, Some(file))) if current == version => {
-                if twice.insert(path.clone()) {
-                    doomed.push(Doomed { n, path, version, hash: file.hash, half_of_move: false });
-                }
+            Some(_) if !allowed || device.leaves_out(&file.path) => not(file.n, "ack.not_allowed"),
+            Some(node) if node.is_folder() || node.version != file.version => not(file.n, "ack.not_current"),
+            Some(_) if twice.insert(&file.path) => {
+                let Gone { n, path, version, .. } = file;
+                doomed.push(Doomed { n: *n, path: path.clone(), version: *version, half_of_move: false });
             }
-            Some(_) => sorted.not_accepted.push(not(n, "ack.not_current")),
+            Some(_) => {}
         }
     }
-    mark_moves(ack, &mut doomed);
-    let held = judge_deletions(tx, actor, device, head, &doomed).await?;
+    let empties = arrived.is_empty();
+    mark_moves(&gone, there, arrived, &mut doomed);
+    let held = judge_deletions(tx, actor, device, &doomed, empties).await?;
+    for file in doomed.iter().filter(|file| held.contains(file.path.as_str())) {
+        not(file.n, "ack.held");
+    }
     if !held.is_empty() {
-        sorted.run = Some(runs::held::hold(tx, actor, device.id, &held, false).await?);
+        let waits = doomed.iter().filter(|file| held.contains(file.path.as_str())).map(to_hold).collect::<Vec<_>>();
+        sorted.run = Some(runs::held::hold(tx, actor, device.id, &waits, false).await?);
     }
-    let waits: HashSet<&str> = held.iter().map(|d| d.path.as_str()).collect();
     let mut counted = 0;
-    for file in &doomed {
-        if waits.contains(file.path.as_str()) {
-            sorted.not_accepted.push(not(file.n, "ack.held"));
-            continue;
-        }
+    for file in doomed.iter().filter(|file| !held.contains(file.path.as_str())) {
         counted += i64::from(!file.half_of_move);
-        sorted.deletions += 1;
+        sorted.deletions.push(file.n);
         sorted.changes.push(Change::Delete {
             path: file.path.clone(),
             base: Base::Version(file.version),
@@ -353,46 +383,53 @@ async fn sort_deleted(
     Ok(commit::count_deletions(tx, actor.user_id(), device.id, "server", counted).await?)
 }
 
-/// A deletion is half of a move when the same contents were acknowledged at another path along with it, one for one.
-fn mark_moves(ack: &Ack, doomed: &mut [Doomed]) {
-    let mut arrived: HashMap<ContentHash, usize> = HashMap::new();
-    for file in &ack.applied {
-        if let Some(hash) = file.hash.as_deref().and_then(|hash| hash.parse().ok()) {
-            *arrived.entry(hash).or_default() += 1;
+fn to_hold(file: &Doomed) -> HeldDeletion {
+    HeldDeletion { side: Side::Server, path: file.path.to_string(), version: file.version }
+}
+
+/// A deletion is half of a move when the tree got the same contents since, at another path: where the device says that it moved
+/// the file, or at one that is acknowledged along with it. One for one.
+fn mark_moves(gone: &[Gone], there: &There, arrived: Vec<&TreePath>, doomed: &mut [Doomed]) {
+    let targets: BTreeSet<&TreePath> = gone.iter().filter_map(|gone| gone.moved_to.as_ref()).chain(arrived).collect();
+    let mut came: HashMap<ContentHash, Vec<i64>> = HashMap::new();
+    for node in targets.into_iter().filter_map(|path| there.get(path)) {
+        if let Some(file) = &node.file {
+            came.entry(file.hash).or_default().push(node.version);
         }
     }
     for file in doomed {
-        if let Some(left) = arrived.get_mut(&file.hash).filter(|left| **left > 0) {
-            *left -= 1;
+        let hash = there.get(&file.path).and_then(|node| node.file.as_ref()).map(|file| file.hash);
+        let Some(versions) = hash.and_then(|hash| came.get_mut(&hash)) else { continue };
+        if let Some(at) = versions.iter().position(|version| *version > file.version) {
+            versions.swap_remove(at);
             file.half_of_move = true;
         }
     }
 }
 
-/// The deletions that must wait for a person; all that nobody approved, or none.
-async fn judge_deletions(
+/// The paths of deletions that must wait for a person: all that nobody approved, or none. `empties`: nothing came for what goes.
+async fn judge_deletions<'a>(
     tx: &mut Tx,
     actor: &Actor,
     device: &Device,
-    head: &Head,
-    doomed: &[Doomed],
-) -> Result<Vec<HeldDeletion>, Error> {
+    doomed: &'a [Doomed],
+    empties: bool,
+) -> Result<HashSet<&'a str>, Error> {
     let approved: HashSet<HeldDeletion> = runs::held::approved(tx, device.id).await?.into_iter().collect();
-    let held = |file: &Doomed| HeldDeletion { side: Side::Server, path: file.path.to_string(), version: file.version };
-    let unapproved: Vec<HeldDeletion> =
-        doomed.iter().filter(|file| !file.half_of_move).map(held).filter(|d| !approved.contains(d)).collect();
+    let unapproved = doomed.iter().filter(|file| !file.half_of_move && !approved.contains(&to_hold(file)));
+    let unapproved: HashSet<&str> = unapproved.map(|file| file.path.as_str()).collect();
     if unapproved.is_empty() {
         return Ok(unapproved);
     }
-    let last_hour = deleted_last_hour(tx, device.id).await?;
-    let total = if device.base.is_root() {
-        head.files.unsigned_abs()
-    } else {
-        tree::below(tx, actor, &device.base).await?.iter().filter(|node| !node.is_folder()).count() as u64
+    let last_hour = commit::deleted_last_hour(tx, device.id).await?;
+    let loss = Loss {
+        last_hour,
+        planned: unapproved.len() as u64,
+        // Of what was there an hour ago, so that a list that a report let pass is not held halfway.
+        total: tree::count_files(tx, actor, &device.base).await? + last_hour,
+        emptied: empties && baselines::count(tx, actor, device.id).await? <= unapproved.len() as u64,
     };
-    // Of what was there an hour ago, so that a list that a report let pass is not held halfway.
-    let loss = Loss { last_hour, planned: unapproved.len() as u64, total: total + last_hour, emptied: false };
-    Ok(if judge(loss) == Verdict::Held { unapproved } else { Vec::new() })
+    Ok(if judge(loss) == Verdict::Held { unapproved } else { HashSet::new() })
 }
 
 /// How many files that changed in the tree up to `to` a client device has not acknowledged.
@@ -417,20 +454,14 @@ async fn move_cursor(tx: &mut Tx, actor: &Actor, device: &Device, token: Cursor)
     .bind(device.id)
     .fetch_one(&mut **tx)
     .await?;
-    if token.seq <= seq {
+    if token.seq < seq {
         return Ok((Cursor { epoch, seq }, 0));
     }
     let remaining = remaining(tx, actor.user_id(), device, seq, token.seq).await?;
     if remaining > 0 {
         return Ok((Cursor { epoch, seq }, remaining));
     }
-    sqlx::query("update devices set cursor_epoch = $2, cursor_seq = $3 where id = $1 and (cursor_epoch <> $2 or cursor_seq < $3)")
-        .bind(device.id)
-        .bind(token.epoch)
-        .bind(token.seq)
-        .execute(&mut **tx)
-        .await?;
-    Ok((token, 0))
+    Ok((devices::advance(tx, device.id, token).await?, 0))
 }
 
 #[derive(FromRow)]

@@ -4,7 +4,7 @@
 //! place had; each item can be left out alone and is offered again next time. A move is told as its two halves with a hint, so that
 //! a simple client does right without knowing of moves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use driftless_sync::{
@@ -150,22 +150,31 @@ impl Answer {
         }
     }
 
+    /// Shortens the lists. What relies on an item that fell away falls away with it: nothing is fetched over a file whose conflict
+    /// is not told, and no half of a move is told without the other.
     fn cut(&mut self) {
-        fn cut<T>(list: &mut Vec<T>) -> bool {
-            let long = list.len() > MAX_FILES;
-            list.truncate(MAX_FILES);
-            long
+        fn cut<T>(list: &mut Vec<T>) -> Vec<T> {
+            list.split_off(list.len().min(MAX_FILES))
         }
-        self.truncated = [
-            cut(&mut self.to_upload),
-            cut(&mut self.to_download),
-            cut(&mut self.to_delete),
-            cut(&mut self.to_delete_on_server),
-            cut(&mut self.conflicts),
-            cut(&mut self.to_acknowledge),
-            cut(&mut self.left_out),
-        ]
-        .contains(&true);
+        let conflicts: HashSet<TreePath> = cut(&mut self.conflicts).into_iter().map(|c| c.path).collect();
+        self.truncated = !conflicts.is_empty();
+        if self.truncated {
+            let told = |path: &Option<TreePath>| path.as_ref().is_none_or(|path| !conflicts.contains(path));
+            self.to_upload.retain(|u| !conflicts.contains(&u.path) && told(&u.from) && told(&u.from_server));
+            self.to_download.retain(|d| !conflicts.contains(&d.path) && told(&d.from));
+        }
+        let uploads: HashSet<TreePath> = cut(&mut self.to_upload).into_iter().map(|u| u.path).collect();
+        let downloads: HashSet<TreePath> = cut(&mut self.to_download).into_iter().map(|d| d.path).collect();
+        for (deletes, gone) in [(&mut self.to_delete_on_server, &uploads), (&mut self.to_delete, &downloads)] {
+            if !gone.is_empty() {
+                deletes.retain(|d| d.moved_to.as_ref().is_none_or(|to| !gone.contains(to)));
+                self.truncated = true;
+            }
+        }
+        self.truncated |= !cut(&mut self.to_delete).is_empty();
+        self.truncated |= !cut(&mut self.to_delete_on_server).is_empty();
+        self.truncated |= !cut(&mut self.to_acknowledge).is_empty();
+        self.truncated |= !cut(&mut self.left_out).is_empty();
     }
 }
 
@@ -344,5 +353,58 @@ impl<'a> Teller<'a> {
             };
             self.answer.to_acknowledge.push(settled);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: String) -> TreePath {
+        TreePath::parse(&text).expect("valid")
+    }
+
+    fn download(path: TreePath, moved_from: Option<TreePath>) -> Download {
+        Download {
+            path,
+            from: None,
+            moved_from,
+            version: Some(1),
+            hash: ContentHash([0; 32]),
+            size: 0,
+            modified_at: None,
+            executable: None,
+            replaces: None,
+            upload_first: false,
+        }
+    }
+
+    #[test]
+    fn what_relies_on_an_item_that_is_cut_is_cut_with_it() {
+        let mut answer = Answer::undecided(Cursor { epoch: Uuid::nil(), seq: 0 }, Vec::new());
+        let names = || (0..=MAX_FILES).map(|n| path(format!("/{n:05}")));
+        let collided = |path| Collided { path, collision: Collision::BothChanged, winner: None, copy_path: None };
+        answer.conflicts = names().map(collided).collect();
+        answer.to_download = names().map(|path| download(path, None)).collect();
+        answer.cut();
+        let last = answer.to_download.last().map(|d| d.path.to_string());
+        assert_eq!((answer.conflicts.len(), last.as_deref(), answer.truncated), (MAX_FILES, Some("/09999"), true));
+
+        let mut answer = Answer::undecided(Cursor { epoch: Uuid::nil(), seq: 0 }, Vec::new());
+        let old = |n: usize| path(format!("/old {n:05}"));
+        answer.to_download = names().enumerate().map(|(n, path)| download(path, Some(old(n)))).collect();
+        let delete = |(n, to)| Delete { path: old(n), version: None, hash: ContentHash([0; 32]), moved_to: Some(to) };
+        answer.to_delete = names().enumerate().map(delete).collect();
+        answer.cut();
+        let last = answer.to_delete.last().map(|d| d.path.to_string());
+        assert_eq!(
+            (answer.to_download.len(), last.as_deref(), answer.truncated),
+            (MAX_FILES, Some("/old 09999"), true)
+        );
+
+        let mut answer = Answer::undecided(Cursor { epoch: Uuid::nil(), seq: 0 }, Vec::new());
+        answer.to_download = names().take(MAX_FILES).map(|path| download(path, None)).collect();
+        answer.cut();
+        assert!(!answer.truncated);
     }
 }

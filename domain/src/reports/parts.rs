@@ -6,7 +6,7 @@
 use serde_json::{from_str, to_string};
 use sqlx::FromRow;
 
-use super::{Device, Error, Reported, invalid};
+use super::{Device, Error, Listing, invalid};
 use crate::{Actor, Tx};
 use driftless_sync::path::TreePath;
 
@@ -42,7 +42,7 @@ impl Part {
 /// What there is of a list.
 pub(super) enum Gathered {
     /// All of it.
-    All(Vec<Reported>),
+    All(Listing),
     /// These parts are not here, as far as is known; none of them are when the last is still to come.
     Missing(Vec<i32>),
 }
@@ -55,7 +55,7 @@ pub(super) async fn gather(
     scope: &TreePath,
     complete: bool,
     part: &Part,
-    files: Vec<Reported>,
+    listing: Listing,
 ) -> Result<Gathered, Error> {
     let length = part.list_id.chars().count();
     if !(1..=64).contains(&length) || part.list_id.chars().any(char::is_control) {
@@ -66,7 +66,7 @@ pub(super) async fn gather(
     }
     // Two parts at once take turns, so that the later one finds the earlier.
     sqlx::query("select from devices where id = $1 for no key update").bind(device.id).execute(&mut **tx).await?;
-    keep(tx, actor, device, scope, complete, part, &files).await?;
+    keep(tx, actor, device, scope, complete, part, &listing).await?;
     let have = kept(tx, device, &part.list_id).await?;
     if have.iter().any(|p| p.complete != complete || p.base_path != scope.as_str()) {
         return Err(Error::Parts("the parts of a list must agree on complete and base_path"));
@@ -102,9 +102,9 @@ async fn keep(
     scope: &TreePath,
     complete: bool,
     part: &Part,
-    files: &[Reported],
+    listing: &Listing,
 ) -> Result<(), Error> {
-    let entries = to_string(files).expect("paths, hashes and numbers are JSON");
+    let entries = to_string(listing).expect("paths, hashes and numbers are JSON");
     sqlx::query(
         "insert into list_parts (user_id, device_id, list_id, part, last, complete, base_path, entries)
          values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -148,11 +148,11 @@ async fn all(tx: &mut Tx, device: &Device, list_id: &str) -> Result<Gathered, Er
             .bind(list_id)
             .fetch_all(&mut **tx)
             .await?;
-    let mut files = Vec::new();
+    let mut whole = Listing::default();
     for text in texts {
-        let part: Vec<Reported> =
-            from_str(&text).map_err(|_| Error::Parts("send this list again from its first part"))?;
-        files.extend(part);
+        let part: Listing = from_str(&text).map_err(|_| Error::Parts("send this list again from its first part"))?;
+        whole.files.extend(part.files);
+        whole.unknown.extend(part.unknown);
     }
-    Ok(Gathered::All(files))
+    Ok(Gathered::All(whole))
 }

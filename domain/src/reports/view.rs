@@ -4,7 +4,7 @@
 //! or its selection leaves out. Folders are no part of it, but where one stands in a file's place.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -16,7 +16,7 @@ use driftless_sync::{
 };
 use sqlx::{FromRow, types::Json};
 
-use super::{Error, Reported, invalid};
+use super::{Error, Listing, Reported, invalid};
 use crate::{
     Actor, Tx,
     baselines::{self, Baseline},
@@ -132,7 +132,7 @@ impl View {
         actor: &Actor,
         device: &Device,
         scope: &TreePath,
-        listed: &[Reported],
+        listed: &Listing,
         times: bool,
     ) -> Result<View, Error> {
         // The baseline first: a file that is committed in between is then in the tree and on the device, and no harm is done.
@@ -150,16 +150,26 @@ impl View {
         tx: &mut Tx,
         actor: &Actor,
         device: &Device,
-        listed: &[Reported],
+        listed: &Listing,
         times: bool,
     ) -> Result<View, Error> {
-        let paths: Vec<TreePath> = listed.iter().map(|file| file.path.clone()).collect();
-        let agreed = baselines::at_paths(tx, actor, device.id, &paths).await?;
-        let nodes = tree::stat_many(tx, actor, &paths).await?;
+        let paths: BTreeSet<TreePath> = listed.files.iter().map(|file| file.path.clone()).collect();
+        // A listed file says that the folders above it are folders: what the tree has there instead collides.
+        let above = listed.files.iter().filter(|file| !file.deleted).flat_map(|file| {
+            std::iter::successors(file.path.parent(), TreePath::parent).filter(|folder| !folder.is_root())
+        });
+        let above: BTreeSet<TreePath> = above.filter(|folder| !paths.contains(folder)).collect();
+        let asked: Vec<TreePath> = paths.iter().chain(&above).cloned().collect();
+        // The baseline first, as above.
+        let mut agreed = baselines::at_paths(tx, actor, device.id, &asked).await?;
+        let mut nodes = tree::stat_many(tx, actor, &asked).await?;
+        nodes.retain(|node| !node.is_folder() || paths.contains(&node.path));
+        let there: HashSet<&TreePath> = nodes.iter().map(|node| &node.path).collect();
+        agreed.retain(|row| paths.contains(&row.held.path) || there.contains(&row.held.path));
         Ok(View::new(device, listed, &agreed, nodes, times))
     }
 
-    fn new(device: &Device, listed: &[Reported], agreed: &[Baseline], nodes: Vec<tree::Node>, times: bool) -> View {
+    fn new(device: &Device, listed: &Listing, agreed: &[Baseline], nodes: Vec<tree::Node>, times: bool) -> View {
         let mut view = View {
             base: Manifest::default(),
             device: Manifest::default(),
@@ -168,7 +178,8 @@ impl View {
             times,
             stand_ins: HashSet::new(),
         };
-        let held: HashSet<&TreePath> = listed.iter().filter(|f| !f.deleted).map(|f| &f.path).collect();
+        view.device.unknown.extend(listed.unknown.iter().cloned());
+        let held: HashSet<&TreePath> = listed.files.iter().filter(|f| !f.deleted).map(|f| &f.path).collect();
         let base_at: HashMap<&TreePath, &File> = agreed
             .iter()
             .filter_map(|row| match &row.content {
@@ -179,7 +190,7 @@ impl View {
         let server_at: HashMap<&TreePath, &FileInfo> =
             nodes.iter().filter_map(|node| Some((&node.path, node.file.as_ref()?))).collect();
         let mut seen = HashSet::new();
-        for file in listed {
+        for file in &listed.files {
             if !seen.insert(&file.path) {
                 // The manifest makes a path that is listed twice unknown.
                 view.left_out.push((file.path.clone(), "path.twice"));
@@ -226,8 +237,10 @@ impl View {
         if let Some(base) = base.filter(|base| base.size == file.size && same_time(base.modified_at)) {
             return Some(base.hash);
         }
+        // Changed or not, it goes one way only while the tree has not changed. Else all depends on whose contents it has.
         let unchanged_in_tree = server.zip(base).is_some_and(|(server, base)| server.hash == base.hash);
-        if server.is_some_and(|server| server.size == file.size && !unchanged_in_tree) {
+        let may_be = [base.map(|base| base.size), server.map(|server| server.size)].contains(&Some(file.size));
+        if may_be && !unchanged_in_tree {
             return None;
         }
         let text = format!("contents without a hash at {}", file.path);

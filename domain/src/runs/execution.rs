@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     Actor, Domain, Tx, audit,
-    devices::DeviceKind,
+    devices::{self, DeviceKind},
     schedules::{Direction, Resolution},
+    tree::Cursor,
 };
 
 /// What a worker brings along: its claim on the job, and the signal to stop.
@@ -364,8 +365,14 @@ impl Execution {
     }
 
     /// The run is done. If fewer actions were executed than planned, and the rest is not accounted for in `left_out`, it
-    /// failed instead, whatever the caller believes. A dry run executes nothing.
-    pub async fn succeed(self, counts: &Counts, left_out: &[LeftOut]) -> Result<State, Error> {
+    /// failed instead, whatever the caller believes. A dry run executes nothing. `taken_in`: up to there the device has all that the
+    /// tree holds.
+    pub async fn succeed(
+        self,
+        counts: &Counts,
+        left_out: &[LeftOut],
+        taken_in: Option<Cursor>,
+    ) -> Result<State, Error> {
         let mut tx = self.end().await?;
         let (planned, changes): (Option<i64>, Option<i64>) =
             sqlx::query_as("select planned, changes_detected from runs where id = $1")
@@ -402,6 +409,9 @@ impl Execution {
             .bind(self.dry_run)
             .execute(&mut *tx)
             .await?;
+            if let Some(taken_in) = taken_in.filter(|_| !self.dry_run) {
+                devices::advance(&mut tx, self.device, taken_in).await?;
+            }
         } else {
             set_failed(&mut tx, self.run, "run.incomplete", &detail).await?;
             firing.error = Some(("run.incomplete", &detail));

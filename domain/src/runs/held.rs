@@ -28,6 +28,7 @@ pub(crate) async fn claimed(tx: &mut Tx, device: i64) -> Result<Option<(Uuid, Op
 
 /// The deletions that a person approved for a device, in runs that have not ended.
 pub(crate) async fn approved(tx: &mut Tx, device: i64) -> Result<Vec<HeldDeletion>, Error> {
+    // Both conditions on the state: the first is the index's.
     Ok(sqlx::query_as(
         "select h.side, h.path, h.version
          from (select id from runs where device_id = $1 and approved_at is not null

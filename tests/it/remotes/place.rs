@@ -113,6 +113,12 @@ impl Place {
         Self::register(app.into(), roots.into(), actor, "box", fields, base).await
     }
 
+    /// How many changes of the tree the device is shown to lack.
+    pub async fn pending(&self) -> i64 {
+        let mut tx = self.app.domain.begin(&self.actor).await.unwrap();
+        devices::get(&mut tx, &self.actor, &self.name).await.unwrap().pending_changes
+    }
+
     /// A second device of the same user and tree.
     pub async fn another(&self, name: &str) -> Self {
         let (app, roots) = (self.app.clone(), self.roots.clone());

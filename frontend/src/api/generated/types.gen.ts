@@ -437,6 +437,10 @@ export type DeletedFile = {
      * The version that the report named.
      */
     version: number;
+    /**
+     * As the report named it: the same file is there now, so this is no loss.
+     */
+    moved_to?: string;
 };
 
 /**
@@ -544,6 +548,10 @@ export type DeviceReport = {
      * Whether the device holds nothing else below base_path. An incomplete list speaks of the listed paths only.
      */
     complete?: boolean;
+    /**
+     * Paths that the device could not look at, at most 10,000: they and all below are left alone, never taken for deleted.
+     */
+    unknown?: Array<string>;
     /**
      * For longer lists: the client's name for the list, the same in each of its parts.
      */
@@ -1203,7 +1211,7 @@ export type NotAcceptedFile = {
     path: string;
     /**
      * `ack.not_offered`: not what the tree held there; `ack.not_current`: changed meanwhile; `ack.not_allowed`: the run deletes
-     * nothing on the server; `ack.held`: waits for a person.
+     * nothing on the server, or the path is left out of the device's sync; `ack.held`: waits for a person.
      */
     code: string;
 };
