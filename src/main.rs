@@ -84,6 +84,9 @@ async fn verify(settings: Settings, read: bool) -> Result<()> {
     for problem in &found.problems {
         say(problem)?;
     }
+    for object in &found.unknown {
+        say(&format!("object {object}: no pack names it; it is left alone"))?;
+    }
     say(&format!("{} users, {} packs, {} chunks: {} problems", found.users, found.packs, found.chunks, found.broken))?;
     anyhow::ensure!(found.broken == 0, "the store is damaged");
     Ok(())

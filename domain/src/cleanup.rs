@@ -6,11 +6,12 @@
 //! Left out: when it runs (a cron), and finding damage (`verify`).
 
 mod collect;
-mod packs;
+pub(crate) mod packs;
 mod tombstones;
 
 use serde::Serialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::{
     Domain, audit, db,
@@ -20,6 +21,8 @@ use crate::{
 
 /// Most uploads or ingests that end in one transaction: each may hold many pins.
 const BATCH: i64 = 20;
+/// Unknown objects that are named; the rest is counted.
+const NAMED: usize = 100;
 
 /// Why a cleanup broke off. What it did until then holds.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +77,7 @@ impl Fault for Error {
 }
 
 /// What a cleanup did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Uploads that nobody had touched for seven days.
     pub uploads: u64,
@@ -92,6 +95,9 @@ pub struct Counts {
     pub packs_removed: u64,
     /// Objects in the store that no pack's row names; they are left for a person to look at.
     pub objects_unknown: u64,
+    /// The first of those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<Uuid>,
     /// Old runs.
     pub runs: u64,
     /// Sessions that ended long ago.
@@ -109,6 +115,8 @@ pub async fn run(domain: &Domain) -> Result<Counts, Error> {
     let mut tx = domain.begin_system().await?;
     let entry = audit::Entry::new("cleanup").done_by("system").about("cleanup", "daily").details(json!(counts));
     let entry = match &done {
+        // A person should look at it.
+        Ok(()) if counts.objects_unknown > 0 => entry.warning(),
         Ok(()) => entry,
         Err(e) => entry.error(e.code()),
     };
@@ -123,7 +131,9 @@ async fn steps(domain: &Domain, counts: &mut Counts) -> Result<(), Error> {
     packs::abandoned(domain, counts).await?;
     collect::collect(domain, counts).await?;
     packs::remove_dead(domain, counts).await?;
-    packs::count_unknown(domain, counts).await?;
+    let unknown = packs::unknown_objects(domain).await?;
+    counts.objects_unknown += unknown.len() as u64;
+    counts.unknown.extend(unknown.into_iter().take(NAMED));
     counts.runs += runs::rescue::prune(domain).await?;
     let mut tx = domain.begin_system().await?;
     counts.sessions += sessions::sweep(&mut tx).await?;

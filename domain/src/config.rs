@@ -66,6 +66,9 @@ pub struct Settings {
     pub zone: Tz,
     /// DRIFTLESS_MIN_FREE: bytes kept free on the disks of store and database. Unset: the larger of 1 GiB and 2 %.
     pub min_free: Option<u64>,
+    /// Bytes of an upload that are hashed while the caller of `complete` waits; with more left, a job does it. 1 GiB; not set from
+    /// outside.
+    pub hash_in_request: u64,
     /// DRIFTLESS_PG_BIN: folder with initdb, pg_ctl and postgres for the private database.
     pub pg_bin: Option<PathBuf>,
     /// PATH, not ours to set: where else the binaries of the private database may be.
@@ -106,6 +109,7 @@ impl Settings {
                     v.parse().map_err(|_| wrong("DRIFTLESS_MIN_FREE", "must be a number of bytes, like 1073741824"))
                 })
                 .transpose()?,
+            hash_in_request: 1 << 30,
             pg_bin: text("DRIFTLESS_PG_BIN")?.map(|v| absolute("DRIFTLESS_PG_BIN", v)).transpose()?,
             search_path: lookup("PATH").map(|v| env::split_paths(&v).collect()).unwrap_or_default(),
             log: text("DRIFTLESS_LOG")?.unwrap_or_else(|| "info".into()),

@@ -6,7 +6,11 @@
 use driftless_sync::hash::ContentHash;
 use uuid::Uuid;
 
-use crate::{Domain, db};
+use crate::{
+    Domain,
+    cleanup::{self, packs},
+    db,
+};
 
 /// Problems that are named; the rest is counted.
 const NAMED: usize = 1000;
@@ -22,6 +26,8 @@ pub struct Verified {
     pub packs: u64,
     /// Chunks that lie in those packs.
     pub chunks: u64,
+    /// Objects of the store that no pack's row names. They are in nobody's way, and nothing removes them.
+    pub unknown: Vec<Uuid>,
     /// How many problems there are.
     pub broken: u64,
     /// The first of them, in words.
@@ -43,6 +49,11 @@ impl Verified {
 /// Only of the database: what is wrong with the files is in the answer.
 pub async fn verify(domain: &Domain, read: bool) -> Result<Verified, db::Error> {
     let mut verified = Verified::default();
+    match packs::unknown_objects(domain).await {
+        Ok(unknown) => verified.unknown = unknown,
+        Err(cleanup::Error::Database(e)) => return Err(e),
+        Err(e) => verified.problem(format!("the store can't be listed: {}", describe(&e))),
+    }
     let mut tx = domain.begin_system().await?;
     let users: Vec<i64> = sqlx::query_scalar("select user_id from heads order by user_id").fetch_all(&mut *tx).await?;
     drop(tx);
@@ -146,6 +157,10 @@ async fn is_live(domain: &Domain, pack: i64) -> Result<bool, db::Error> {
         .bind(pack)
         .fetch_one(&mut *tx)
         .await?)
+}
+
+fn describe(e: &dyn std::error::Error) -> String {
+    e.source().map_or_else(|| e.to_string(), |cause| format!("{e}: {cause}"))
 }
 
 fn hex(hash: &[u8]) -> String {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use driftless_domain::{
-    Actor, cleanup,
+    Actor, Domain, cleanup,
     commit::{self, Base, Batch, Change, OnConflict, Origin},
     contents,
     error::Fault,
@@ -339,4 +339,66 @@ async fn damage_is_found_and_named() {
     sqlx::query("delete from chunks").execute(app.domain.pool()).await.unwrap();
     let found = verify::verify(&app.domain, false).await.unwrap();
     assert!(found.problems[0].contains("is needed and not stored"), "{:?}", found.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_no_pack_names_is_named_and_stays() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    put(&app, &token, "/a", b"a").await.expect(201);
+    let stranger = Uuid::now_v7();
+    let object = objects(&app).pop().unwrap();
+    let shard = format!("{:02x}", stranger.as_bytes()[15]);
+    let at = object.parent().unwrap().with_file_name(shard).join(stranger.to_string());
+    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+    std::fs::write(&at, b"whose?").unwrap();
+    let counts = cleanup::run(&app.domain).await.unwrap();
+    assert_eq!((counts.objects_unknown, counts.unknown), (1, vec![stranger]));
+    assert!(at.exists() && object.exists());
+    let admin = app.sign_up_admin("root").await;
+    let page = app.call(&admin, Method::GET, "/api/audit?action=cleanup", NULL).await.expect(200).json();
+    let entry = &page["entries"][0];
+    assert_eq!((&entry["level"], &entry["details"]["unknown"]), (&json!("warning"), &json!([stranger])), "{entry}");
+    let found = verify::verify(&app.domain, false).await.unwrap();
+    assert_eq!((found.broken, found.unknown), (0, vec![stranger]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleanup_that_fails_says_so_in_the_audit_and_the_next_goes_on() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    put(&app, &token, "/a", b"a").await.expect(201);
+    let packs = app.domain.settings().store.join("packs");
+    let aside = packs.with_file_name("aside");
+    std::fs::rename(&packs, &aside).unwrap();
+    std::fs::write(&packs, b"not a folder").unwrap();
+    let error = cleanup::run(&app.domain).await.unwrap_err();
+    std::fs::remove_file(&packs).unwrap();
+    std::fs::rename(&aside, &packs).unwrap();
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().objects_unknown, 0);
+    let admin = app.sign_up_admin("root").await;
+    let page = app.call(&admin, Method::GET, "/api/audit?action=cleanup", NULL).await.expect(200).json();
+    let levels: Vec<_> = page["entries"].as_array().unwrap().iter().map(|e| (&e["level"], &e["code"])).collect();
+    assert_eq!(levels, [(&json!("info"), &NULL), (&json!("error"), &json!(error.code()))], "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_dead_objects_go_at_once_but_not_under_a_download() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    half_an_upload(&app, &token, "left").await;
+    put(&app, &token, "/read", b"being read").await.expect(201);
+    app.sql("delete from pins; delete from uploads").await;
+    let mut settings = app.domain.settings().clone();
+    settings.min_free = Some(u64::MAX);
+    let full = Domain::new(app.domain.pool().clone(), settings, Some(app.domain.worker().unwrap().clone()));
+    let actor = actor(&app, &token).await;
+    let mut tx = full.begin(&actor).await.unwrap();
+    let reader = contents::open_path(&mut tx, &full, &actor, &TreePath::parse("/read").unwrap()).await.unwrap();
+    drop(tx);
+    let counts = cleanup::run(&full).await.unwrap();
+    assert_eq!((counts.packs_emptied, counts.packs_removed, objects(&app).len()), (1, 0, 2), "somebody reads");
+    drop(reader);
+    assert_eq!((cleanup::run(&full).await.unwrap().packs_removed, objects(&app).len()), (1, 1));
+    is_whole(&app, &actor).await;
 }

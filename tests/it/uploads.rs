@@ -286,3 +286,30 @@ async fn a_pack_whose_writer_is_gone_is_taken_away() {
     assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 1);
     assert_eq!(objects(&app), 0);
 }
+
+#[tokio::test]
+async fn what_takes_long_to_hash_is_completed_by_a_job() {
+    let app = App::start_with(|settings| settings.hash_in_request = 4 * CHUNK as u64).await;
+    let token = app.sign_up("ada").await;
+    register(&app, &token, "laptop").await;
+    let contents = bytes(30 * CHUNK - 5);
+    let id = start(&app, &token, "/films/long", contents.len()).await;
+    // The first comes last, so that nothing could be hashed on the way but what that one catches up.
+    for n in (0..30).rev() {
+        chunk(&app, &app.base, &token, &id, n, &contents).await.expect(200);
+    }
+    let accepted = post(&app, &app.base, &token, &id, "complete").await.expect(202).json();
+    assert_eq!((&accepted["upload_id"], accepted["job_id"].is_i64()), (&json!(id), true), "{accepted}");
+    get(&app, &token, "/films/long").await.expect(404);
+    let again = post(&app, &app.base, &token, &id, "complete").await.expect(202);
+    assert!(again.json()["job_id"].is_null(), "one job is enough");
+    app.work().await;
+    let done = until("the job has completed it", async || {
+        let answer = post(&app, &app.base, &token, &id, "complete").await;
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await;
+    assert_eq!((&done["path"], &done["conflict"]), (&json!("/films/long"), &json!(false)));
+    assert!(get(&app, &token, "/films/long").await.expect(200).body == contents);
+    app.idle().await;
+}

@@ -69,20 +69,18 @@ async fn nobody_downloads(domain: &Domain) -> Result<bool, Error> {
     Ok(!others && !domain.store().is_read())
 }
 
-/// Counts objects that no row names. There should be none; removing what nobody understands is a person's business.
-pub(super) async fn count_unknown(domain: &Domain, counts: &mut Counts) -> Result<(), Error> {
+/// The objects that no row names. There should be none; removing what nobody understands is a person's business.
+pub(crate) async fn unknown_objects(domain: &Domain) -> Result<Vec<Uuid>, Error> {
+    let mut found = Vec::new();
     for shard in 0..=u8::MAX {
         let unknown = unknown(domain, shard).await?;
         // A pack that went between the two looks was known; such an object is not there the second time.
         if !unknown.is_empty() {
             let again = self::unknown(domain, shard).await?;
-            for name in unknown.intersection(&again) {
-                tracing::warn!(object = %name, "the store holds an object that no pack names");
-                counts.objects_unknown += 1;
-            }
+            found.extend(unknown.intersection(&again));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 async fn unknown(domain: &Domain, shard: u8) -> Result<HashSet<Uuid>, Error> {

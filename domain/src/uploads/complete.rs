@@ -23,8 +23,6 @@ use crate::{
     store,
 };
 
-/// Bytes that are hashed while the caller waits.
-const IN_REQUEST: u64 = 1 << 30;
 /// The queue of the jobs that complete large uploads.
 pub const QUEUE: &str = "uploads";
 /// Pieces that one arrival catches up at most.
@@ -62,7 +60,7 @@ pub async fn complete(domain: &Domain, actor: &Actor, id: Uuid, hash: Option<Con
     }
     let chunks = pieces(&mut tx, &upload).await?;
     let hashed = upload.prefix as u64 * upload.chunk_size as u64;
-    if (upload.total_size as u64).saturating_sub(hashed) > IN_REQUEST {
+    if (upload.total_size as u64).saturating_sub(hashed) > domain.settings().hash_in_request {
         let job = NewJob::new(QUEUE, "complete_upload", &serde_json::json!({"upload_id": id}))
             .unique_key(format!("complete_upload:{id}"));
         sqlx::query("update uploads set completing = true, last_activity_at = queue.now(), sha256 = coalesce(sha256, $2) where id = $1")
