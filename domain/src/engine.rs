@@ -31,7 +31,7 @@ use driftless_sync::{
 use uuid::Uuid;
 
 use self::{
-    meter::Meter,
+    meter::{Flow, Meter},
     view::{Device, View},
 };
 use crate::{
@@ -481,6 +481,15 @@ impl<'a> Run<'a> {
 
     /// Breaks off between two steps when the run was told to stop, or is no longer ours. Called before the disk is changed:
     /// what a worker does that lost its run is safe, but better left undone.
+    fn flow(&self) -> Flow {
+        Flow::new(self.domain, self.execution.actor(), &self.meter)
+    }
+
+    /// What broke off because the run was told to stop did not fail.
+    fn unless_stopped(&self, e: Error) -> Error {
+        self.meter.stopped().map_or(e, Error::Stopped)
+    }
+
     async fn go_on(&self) -> Result<(), Error> {
         match self.meter.stopped() {
             Some(why) => Err(Error::Stopped(why)),

@@ -1,6 +1,7 @@
 //! Folder remotes: a folder of this machine and a user's tree are kept in step, whatever happens to either meanwhile.
 
 mod kills;
+mod limits;
 mod place;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};

@@ -16,10 +16,12 @@ use tokio::sync::mpsc;
 use super::{
     Error, Round, Run,
     ledger::{InTree, OnDevice},
+    meter::Flow,
     steps::{disk, dress},
 };
 use crate::{
-    Actor, Domain,
+    Actor,
+    bandwidth::Direction,
     remotes::hands::{SMALL, Source, ToWrite},
     store::{self, Place},
 };
@@ -50,13 +52,12 @@ impl Run<'_> {
             }
         }
         let mut batches = batches(items).into_iter();
-        let fetch = |batch| tokio::spawn(fetch(self.domain.clone(), self.execution.actor().clone(), batch));
+        let (flow, actor) = (self.flow(), self.execution.actor().clone());
+        let fetch = |batch| tokio::spawn(fetch(flow.clone(), actor.clone(), batch));
         let mut next = batches.next().map(fetch);
         while let Some(current) = next.take() {
-            let batch = current.await??;
-            next = batches
-                .next()
-                .map(|batch| tokio::spawn(self::fetch(self.domain.clone(), self.execution.actor().clone(), batch)));
+            let batch = current.await?.map_err(|e| self.unless_stopped(e))?;
+            next = batches.next().map(fetch);
             self.go_on().await?;
             self.download_batch(r, batch).await?;
         }
@@ -106,7 +107,8 @@ impl Run<'_> {
         }
         let Some(first) = items.first().map(|item| item.action.path.clone()) else { return Ok(()) };
         let hands = r.hands.clone();
-        let written = tokio::task::spawn_blocking(move || hands.write(files)).await?.map_err(|e| disk(&first, &e))?;
+        let written = tokio::task::spawn_blocking(move || hands.write(files)).await?;
+        let written = written.map_err(|e| self.unless_stopped(disk(&first, &e)))?;
         let mut records: Vec<Record> = Vec::with_capacity(items.len());
         for (item, written) in items.into_iter().zip(written) {
             let path = &item.action.path;
@@ -127,7 +129,8 @@ impl Run<'_> {
                 Err(e) => self.not_done(&item.action, e),
             }
         }
-        self.record(r, records.iter()).await
+        self.record(r, records.iter()).await?;
+        self.meter.stopped().map_or(Ok(()), |why| Err(Error::Stopped(why)))
     }
 }
 
@@ -148,7 +151,8 @@ fn batches(items: Vec<Item>) -> Vec<Vec<Item>> {
 }
 
 /// Finds the contents of a batch in the store: small files whole, large ones as they come.
-async fn fetch(domain: Domain, actor: Actor, batch: Vec<Item>) -> Result<Vec<(Item, Source)>, Error> {
+async fn fetch(flow: Flow, actor: Actor, batch: Vec<Item>) -> Result<Vec<(Item, Source)>, Error> {
+    let domain = flow.domain();
     let mut tx = domain.begin(&actor).await?;
     let rows: Vec<(i64, Option<Vec<Vec<u8>>>)> = sqlx::query_as(
         "select v.seq, v.chunks from unnest($2::bigint[]) u(seq)
@@ -177,7 +181,7 @@ async fn fetch(domain: Domain, actor: Actor, batch: Vec<Item>) -> Result<Vec<(It
     let items: Vec<_> = items.collect();
     futures::stream::iter(items)
         .map(|(item, places)| {
-            let pieces = store::stream(store.clone(), places, 0..item.file.size);
+            let pieces = flow.limit(Direction::Download, store::stream(store.clone(), places, 0..item.file.size));
             async move {
                 let source = if item.file.size > SMALL { feed(pieces) } else { whole(pieces, item.file.size).await? };
                 Ok::<_, Error>((item, source))

@@ -1,15 +1,26 @@
-//! How far a run is, and whether it goes on.
+//! How far a run is, whether it goes on, and how fast its bytes may flow.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::{
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 
 use super::Stop;
-use crate::{remotes::scan::Gauge, runs::Progress};
+use crate::{Actor, Domain, bandwidth::Direction, remotes::scan::Gauge, runs::Progress};
 
 /// How far the run is, and whether to go on; shared with the threads that do the work.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     pub scan: Gauge,
-    stop: AtomicU8,
+    why: OnceLock<Stop>,
+    stopping: CancellationToken,
     pub files: AtomicU64,
     pub files_of: AtomicU64,
     pub bytes: AtomicU64,
@@ -17,23 +28,15 @@ pub(super) struct Meter {
 }
 
 impl Meter {
+    /// Ends the run at its next safe point. The first reason holds.
     pub fn stop(&self, why: Stop) {
-        let code = match why {
-            Stop::Cancelled => 1,
-            Stop::Draining => 2,
-            Stop::Superseded => 3,
-        };
-        self.stop.store(code, Relaxed);
+        self.why.get_or_init(|| why);
         self.scan.cancel.store(true, Relaxed);
+        self.stopping.cancel();
     }
 
     pub fn stopped(&self) -> Option<Stop> {
-        match self.stop.load(Relaxed) {
-            0 => None,
-            1 => Some(Stop::Cancelled),
-            2 => Some(Stop::Draining),
-            _ => Some(Stop::Superseded),
-        }
+        self.why.get().copied()
     }
 
     pub fn progress(&self) -> Progress {
@@ -52,5 +55,43 @@ impl Meter {
                 bytes_total: number(&self.bytes_of),
             },
         }
+    }
+}
+
+/// A remote's bytes on their way: within the bandwidth limit of its user, until the run is told to stop.
+#[derive(Clone)]
+pub(super) struct Flow {
+    domain: Domain,
+    user_id: i64,
+    meter: Arc<Meter>,
+}
+
+impl Flow {
+    pub fn new(domain: &Domain, actor: &Actor, meter: &Arc<Meter>) -> Self {
+        Flow { domain: domain.clone(), user_id: actor.user_id, meter: meter.clone() }
+    }
+
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// The pieces as they may flow; a piece that comes after the stop is an error.
+    pub fn limit<S: Stream<Item = io::Result<Bytes>> + Send + 'static>(
+        &self,
+        direction: Direction,
+        pieces: S,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<S> {
+        let flow = self.clone();
+        pieces.then(move |piece| {
+            let flow = flow.clone();
+            async move {
+                let piece = piece?;
+                tokio::select! {
+                    biased;
+                    () = flow.meter.stopping.cancelled() => Err(io::ErrorKind::Interrupted.into()),
+                    () = flow.domain.meter().take(flow.user_id, direction, piece.len()) => Ok(piece),
+                }
+            }
+        })
     }
 }

@@ -12,7 +12,7 @@ use driftless_sync::{
     path::TreePath,
     plan::{Action, Side, Step},
 };
-use futures::{Stream, StreamExt};
+use futures::{Stream, TryStreamExt};
 
 use super::{
     Error, Round, Run,
@@ -21,6 +21,7 @@ use super::{
     view,
 };
 use crate::{
+    bandwidth::Direction,
     commit::{Base, Change, OnConflict, Outcome},
     ingest::{self, Contents, Ingest},
     remotes::{
@@ -111,9 +112,9 @@ impl Run<'_> {
         let (contents, same) = match readable {
             None => return Ok(None),
             Some(Readable::Whole(bytes)) => {
-                self.meter.bytes.fetch_add(bytes.len() as u64, Relaxed);
-                let source = futures::stream::iter((!bytes.is_empty()).then_some(Ok::<_, io::Error>(bytes)));
-                (ingest.add(source).await?, true)
+                let source = futures::stream::iter((!bytes.is_empty()).then_some(Ok(bytes)));
+                let contents = ingest.add(self.counted(source)).await;
+                (contents.map_err(|e| self.broke_off(&was.path, e))?, true)
             }
             Some(Readable::Large(file)) => {
                 let again = file.try_clone().map_err(|e| super::steps::disk(&was.path, &e))?;
@@ -124,19 +125,14 @@ impl Run<'_> {
         Ok(Some(contents).filter(|contents| same && hash.is_none_or(|hash| hash == contents.hash())))
     }
 
-    /// Bytes on their way, counted, until the run is told to stop.
+    /// Bytes on their way, counted.
     fn counted(
         &self,
         pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let meter = self.meter.clone();
-        pieces.map(move |piece| {
-            if meter.stopped().is_some() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let piece = piece?;
+        self.flow().limit(Direction::Upload, pieces).inspect_ok(move |piece| {
             meter.bytes.fetch_add(piece.len() as u64, Relaxed);
-            Ok(piece)
         })
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use driftless_domain::{
-    Actor, Domain,
+    Actor, Domain, bandwidth,
     commit::{self, Base, Change, OnConflict, Origin},
     contents,
     devices::{self, DeviceKind, NewDevice},
@@ -198,6 +198,18 @@ impl Place {
         fs::set_permissions(self.at("odd/tool"), mode).unwrap();
     }
 
+    /// Both bandwidth limits of the user, in bytes a second.
+    pub async fn limit(&self, speed: i64) {
+        let mut tx = self.domain().begin(&self.actor).await.unwrap();
+        let limits = bandwidth::Limits {
+            upload_speed_limit: Some(speed),
+            download_speed_limit: Some(speed),
+            ..bandwidth::Limits::default()
+        };
+        bandwidth::set(&mut tx, &self.actor, limits).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     // The tree.
 
     async fn change(&self, change: Change) {
@@ -375,7 +387,7 @@ impl Place {
         let claim = self.claim(run).await;
         // The worker takes it, and the request comes before its first look.
         sqlx::query(
-            "create function ask_to_cancel() returns trigger language plpgsql
+            "create or replace function ask_to_cancel() returns trigger language plpgsql
              as $$ begin new.cancel_requested := true; return new; end $$",
         )
         .execute(self.pool())
