@@ -23,3 +23,9 @@ grant select, insert, update, delete on list_parts to driftless_app;
 -- versions once and after that only those that came since, by their primary key.
 create index versions_tombstones on versions (user_id, seq) where kind = 4;
 create index deletions_old on deletions (minute);
+
+-- Finds a device's row by path; paths are longer than a B-tree takes. A column and no expression, since below a policy an index
+-- serves only what can't leak, and one index of both, since two are joined row by row for each path that is asked for.
+alter table baselines add column path_hash bigint not null generated always as (hashtextextended(path, 0)) stored;
+drop index baselines_path;
+create index baselines_path on baselines (device_id, path_hash);

@@ -119,8 +119,9 @@ pub async fn at_paths(tx: &mut Tx, actor: &Actor, device: i64, paths: &[TreePath
         "select b.entry_id, b.path, b.spelling, b.size as held_size, b.mtime_ns, b.ctime_ns, b.inode,
                 b.entry_id as id, b.seq, case when v.kind = 2 then 0 else 1 end::smallint as kind,
                 v.size, v.sha256, v.modified_at, v.executable
-         from unnest($3::text[]) u(path)
-         cross join lateral (select * from baselines where path = u.path and device_id = $2 and user_id = $1 offset 0) b
+         from (select path, hashtextextended(path, 0) as hash from unnest($3::text[]) u(path)) u
+         cross join lateral (select * from baselines
+                             where device_id = $2 and path_hash = u.hash and path = u.path and user_id = $1 offset 0) b
          cross join lateral (select * from versions where user_id = $1 and seq = b.seq limit 1) v",
     )
     .bind(actor.user_id)

@@ -1,7 +1,8 @@
 //! Statements over tables that grow: they must go by index on tables that were never analysed, for a new user and for one
 //! with many rows. Bounded by rows read, which do not depend on the machine.
 
-use driftless_domain::{Actor, Tx, devices, runs, schedules, sessions};
+use driftless_domain::{Actor, Tx, baselines, devices, runs, schedules, sessions, tree};
+use driftless_sync::path::TreePath;
 use sqlx::Row;
 
 use crate::support::App;
@@ -63,6 +64,39 @@ async fn pages_read_no_more_than_they_show() {
         reads!(160, tx => runs::list(&mut tx, &actor, &filter));
         reads!(60, tx => runs::list(&mut tx, &actor, &of_device));
     }
+}
+
+/// A tree of 4,000 files, all of which six devices hold.
+const GROW_TREE: &str = "
+    alter table entries set (autovacuum_enabled = off);
+    alter table versions set (autovacuum_enabled = off);
+    alter table baselines set (autovacuum_enabled = off);
+    insert into devices (user_id, device_id, device_name, kind, cursor_epoch)
+        select h.user_id, 'd' || n, 'd', 'client', h.epoch from heads h, generate_series(1, 6) n;
+    insert into entries (user_id, id, seq, kind, parent_id, name)
+        select h.user_id, n, n, 1, 0, 'f' || n from heads h, generate_series(1, 4000) n;
+    insert into versions (user_id, seq, entry_id, kind, size, modified_at, at, sha256)
+        select user_id, seq, id, 1, 1, queue.now(), queue.now(), sha256('x') from entries;
+    insert into baselines (user_id, device_id, entry_id, seq, path)
+        select e.user_id, d.id, e.id, e.seq, '/' || e.name from entries e join devices d on d.user_id = e.user_id;
+    update heads set seq = 4000, files = 4000";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_list_of_a_few_paths_names_is_found_by_index() {
+    let app = App::start().await;
+    let token = app.sign_up("many").await;
+    app.sql(GROW_TREE).await;
+    let actor = actor(&app, &token).await;
+    let paths: Vec<TreePath> = (100..110).map(|n| TreePath::parse(&format!("/f{n}")).unwrap()).collect();
+    let counts = "select sum(seq_scan)::bigint, sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables
+                  where relname in ('entries', 'versions', 'baselines')";
+    let device = app.value("select id from devices where device_id = 'd3'").await;
+    let mut tx = app.domain.begin(&actor).await.unwrap();
+    let before: (i64, i64) = sqlx::query_as(counts).fetch_one(&mut *tx).await.unwrap();
+    assert_eq!(baselines::at_paths(&mut tx, &actor, device, &paths).await.unwrap().len(), 10);
+    assert_eq!(tree::stat_many(&mut tx, &actor, &paths).await.unwrap().len(), 10);
+    let after: (i64, i64) = sqlx::query_as(counts).fetch_one(&mut *tx).await.unwrap();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (0, 40), "whole scans, and rows: two of each path each time");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -387,9 +387,11 @@ async fn write_baselines(conn: &mut PgConnection, state: &State) -> Result<(), E
     if alone().next().is_some() {
         sqlx::query(
             "delete from baselines where ctid = any(array(
-                 select b.ctid from unnest($1::bigint[], $2::bigint[], $3::text[]) u(device, entry, path)
-                 cross join lateral (select ctid from baselines
-                                     where path = u.path and device_id = u.device and entry_id <> u.entry offset 0) b))",
+                 select b.ctid
+                 from (select *, hashtextextended(path, 0) as hash
+                       from unnest($1::bigint[], $2::bigint[], $3::text[]) u(device, entry, path)) u
+                 cross join lateral (select ctid from baselines where device_id = u.device and path_hash = u.hash
+                                     and path = u.path and entry_id <> u.entry offset 0) b))",
         )
         .bind(alone().map(|row| row.0).collect::<Vec<_>>())
         .bind(alone().map(|row| row.1).collect::<Vec<_>>())

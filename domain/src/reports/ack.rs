@@ -81,7 +81,7 @@ pub struct Acked {
     pub deleted: usize,
     /// Items that changed nothing.
     pub not_accepted: Vec<NotAccepted>,
-    /// Files offered up to the token that the device has not acknowledged.
+    /// Files offered up to the token that the device has not acknowledged; of very many, only some are counted.
     pub remaining: i64,
     /// The run in which deletions wait for a person.
     pub run_id: Option<Uuid>,
@@ -464,6 +464,24 @@ async fn move_cursor(tx: &mut Tx, actor: &Actor, device: &Device, token: Cursor)
     Ok((devices::advance(tx, device.id, token).await?, 0))
 }
 
+/// Most missing files that are counted while there are more: enough to outnumber what a run may name as left out.
+const COUNTED: i64 = 20_000;
+
+/// How many files that others changed in the tree after `from` up to `to`, and not since, the device does not hold as they are.
+async fn remaining(tx: &mut Tx, user_id: i64, device: &Device, from: i64, to: i64) -> Result<i64, Error> {
+    // While a device takes in a large tree piece by piece, looking at all of it each time would take longer and longer.
+    let some = missing(tx, user_id, device, from, to).await?;
+    if some.len() as i64 == COUNTED {
+        let missing = count(tx, user_id, device, &some).await?;
+        if missing > 0 {
+            return Ok(missing);
+        }
+    }
+    let changed = changed(tx, user_id, device, from, to).await?;
+    count(tx, user_id, device, &changed).await
+}
+
+/// A file that changed, and what the device holds of it.
 #[derive(FromRow)]
 struct Changed {
     parent_id: i64,
@@ -474,9 +492,30 @@ struct Changed {
     held_path: Option<String>,
 }
 
-/// How many files that others changed in the tree after `from` up to `to`, and not since, the device does not hold as they are.
-async fn remaining(tx: &mut Tx, user_id: i64, device: &Device, from: i64, to: i64) -> Result<i64, Error> {
-    let rows: Vec<Changed> = sqlx::query_as(
+/// The newest of the files that others put there and the device holds in no or another version; whether it is to hold them is not
+/// asked.
+async fn missing(tx: &mut Tx, user_id: i64, device: &Device, from: i64, to: i64) -> Result<Vec<Changed>, Error> {
+    Ok(sqlx::query_as(
+        "select e.parent_id, e.name, false as deleted, e.seq, null::bigint as held_seq, null::text as held_path
+         from (select seq, entry_id from versions where user_id = $1 and seq > $3 and seq <= $4 and kind in (1, 6)
+               and device_id is distinct from $2 order by seq desc) v
+         cross join lateral (select parent_id, name, seq from entries
+                             where user_id = $1 and id = v.entry_id and seq = v.seq and not deleted limit 1) e
+         left join lateral (select seq from baselines where device_id = $2 and entry_id = v.entry_id limit 1) b on true
+         where b.seq is distinct from v.seq limit $5",
+    )
+    .bind(user_id)
+    .bind(device.id)
+    .bind(from)
+    .bind(to)
+    .bind(COUNTED)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// All files that others changed, moved or deleted, with or without a folder above them.
+async fn changed(tx: &mut Tx, user_id: i64, device: &Device, from: i64, to: i64) -> Result<Vec<Changed>, Error> {
+    Ok(sqlx::query_as(
         "with recursive t as (
              select e.id, e.kind from (select distinct entry_id from versions where user_id = $1 and seq > $3 and seq <= $4
                                        and kind <> 7 and device_id is distinct from $2) c
@@ -495,7 +534,11 @@ async fn remaining(tx: &mut Tx, user_id: i64, device: &Device, from: i64, to: i6
     .bind(from)
     .bind(to)
     .fetch_all(&mut **tx)
-    .await?;
+    .await?)
+}
+
+/// How many of these the device does not hold as it should.
+async fn count(tx: &mut Tx, user_id: i64, device: &Device, rows: &[Changed]) -> Result<i64, Error> {
     let parents: Vec<i64> = rows.iter().map(|row| row.parent_id).collect();
     let folders = tree::folder_paths(tx, user_id, &parents).await?;
     let taken_in = |row: &Changed| {
