@@ -5,8 +5,9 @@ use std::io::{IsTerminal, stderr};
 use anyhow::{Result, anyhow};
 use tracing_subscriber::EnvFilter;
 
-/// What libraries say of their own work is for those who ask for it by name.
-const QUIET: &str = "sqlx=warn,poem=warn,hyper=warn";
+/// What libraries say of their own work is for those who ask for it by name. Failed jobs are told by the queue, with the reason,
+/// so apalis's own line about each is left out.
+const QUIET: &str = "sqlx=warn,poem=warn,hyper=warn,apalis=warn,apalis::layers=off";
 
 /// Starts logging. `filter` is DRIFTLESS_LOG, like `info` or `driftless_api=debug,sqlx=warn`.
 pub fn start(filter: &str) -> Result<()> {

@@ -7,6 +7,7 @@ mod body;
 mod caller;
 mod conditions;
 mod metrics;
+mod parameters;
 mod problem;
 mod routes;
 mod stream_body;
@@ -54,16 +55,18 @@ where
     let service = service();
     let (spec, docs) = (service.spec_endpoint(), service.swagger_ui());
     let api = Route::new().at("/openapi.json", spec).nest("/", service);
-    Route::new()
-        .nest("/api", api)
-        .nest("/docs", docs)
-        .at("/healthz", get(healthz))
-        .at("/readyz", get(readyz))
-        .at("/metrics", get(metrics::scrape))
-        .nest("/", web)
-        .data(domain)
-        .data(Draining(draining))
-        .around(observe)
+    let routes = watched(Route::new().nest("/api", api).nest("/docs", docs)).nest("/", web);
+    routes.data(domain).data(Draining(draining)).around(observe)
+}
+
+/// Health and metrics alone, for a process that serves nothing else.
+pub fn probes(domain: Domain, draining: CancellationToken) -> impl Endpoint {
+    watched(Route::new()).data(domain).data(Draining(draining)).around(observe)
+}
+
+/// What monitoring asks for.
+fn watched(routes: Route) -> Route {
+    routes.at("/healthz", get(healthz)).at("/readyz", get(readyz)).at("/metrics", get(metrics::scrape))
 }
 
 /// The process answers.
@@ -97,7 +100,7 @@ async fn observe<E: Endpoint>(next: std::sync::Arc<E>, request: Request) -> poem
     let answer = async {
         match next.call(request).await {
             Ok(answer) => answer.into_response(),
-            Err(failed) => problem::answer(failed).await,
+            Err(failed) => problem::answer(failed, &method, &path).await,
         }
     };
     let mut response = problem::REQUEST_ID.scope(id.clone(), answer).await;

@@ -124,7 +124,7 @@ impl Numbers {
             let mut family = to.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
             for k in &p.kinds {
                 let (times, labels) = (read(k), OfKind { queue: k.queue.clone(), kind: k.kind.clone() });
-                let bounds = driftless_domain::metrics::BUCKETS.into_iter().chain([f64::MAX]);
+                let bounds = driftless_domain::metrics::BUCKETS.into_iter().chain([f64::INFINITY]);
                 let buckets: Vec<(f64, u64)> = bounds.zip(times.counts.iter().copied()).collect();
                 let count = times.counts.iter().sum();
                 family.encode_family(&labels)?.encode_histogram::<OfKind>(times.sum_seconds, count, &buckets, None)?;

@@ -3,7 +3,10 @@
 //! Invariant: programs switch on `code`; an internal error logs its chain once and tells the caller nothing of it.
 
 use driftless_domain::error::{Fault, Kind};
-use poem::{IntoResponse, Response, http::StatusCode};
+use poem::{
+    IntoResponse, Response,
+    http::{Method, StatusCode},
+};
 use poem_openapi::{
     ApiResponse, Object,
     error::{
@@ -12,6 +15,8 @@ use poem_openapi::{
     },
     payload::Json,
 };
+
+use crate::parameters;
 
 tokio::task_local! {
     /// The id of the request that the current task answers.
@@ -163,7 +168,7 @@ impl ApiError {
 }
 
 /// Turns what failed before a handler ran (unknown route, bad parameter, no token) into a [`Problem`].
-pub(crate) async fn answer(e: poem::Error) -> Response {
+pub(crate) async fn answer(e: poem::Error, method: &Method, path: &str) -> Response {
     if e.is_from_response() {
         return with_challenge(e.into_response());
     }
@@ -172,7 +177,7 @@ pub(crate) async fn answer(e: poem::Error) -> Response {
     let api_error = if let Some(p) = e.downcast_ref::<ParseParamError>() {
         ApiError::invalid("request.parameter_invalid", &p.reason, Some(p.name.to_owned()))
     } else if let Some(p) = e.downcast_ref::<ParsePathError>() {
-        ApiError::invalid("request.parameter_invalid", &p.reason, Some(p.name.to_owned()))
+        ApiError::invalid("request.parameter_invalid", &p.reason, parameters::name(method, path, p.name))
     } else if let Some(p) = e.downcast_ref::<ParseRequestPayloadError>() {
         ApiError::malformed("request.body_invalid", &p.reason)
     } else if let Some(p) = e.downcast_ref::<ParseMultipartError>() {

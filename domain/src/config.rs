@@ -8,6 +8,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use chrono_tz::Tz;
@@ -69,6 +70,11 @@ pub struct Settings {
     /// Bytes of an upload that are hashed while the caller of `complete` waits; with more left, a job does it. 1 GiB; not set from
     /// outside.
     pub hash_in_request: u64,
+    /// DRIFTLESS_DEVICE_PATIENCE: how long a run waits for its client device before it is missed. Default 24h.
+    pub device_patience: Duration,
+    /// DRIFTLESS_METRICS_LISTEN: where `work` answers for its health and metrics. Unset: nowhere. `serve` does it on its own
+    /// address.
+    pub metrics_listen: Option<SocketAddr>,
     /// DRIFTLESS_PG_BIN: folder with initdb, pg_ctl and postgres for the private database.
     pub pg_bin: Option<PathBuf>,
     /// PATH, not ours to set: where else the binaries of the private database may be.
@@ -110,6 +116,14 @@ impl Settings {
                 })
                 .transpose()?,
             hash_in_request: 1 << 30,
+            device_patience: text("DRIFTLESS_DEVICE_PATIENCE")?.map(patience).transpose()?.unwrap_or(DAY),
+            metrics_listen: text("DRIFTLESS_METRICS_LISTEN")?
+                .map(|v| {
+                    v.parse().map_err(|_| {
+                        wrong("DRIFTLESS_METRICS_LISTEN", "must be an address with a port, like 127.0.0.1:9100")
+                    })
+                })
+                .transpose()?,
             pg_bin: text("DRIFTLESS_PG_BIN")?.map(|v| absolute("DRIFTLESS_PG_BIN", v)).transpose()?,
             search_path: lookup("PATH").map(|v| env::split_paths(&v).collect()).unwrap_or_default(),
             log: text("DRIFTLESS_LOG")?.unwrap_or_else(|| "info".into()),
@@ -138,6 +152,25 @@ fn store(text: String) -> Result<PathBuf, Error> {
         Some(path) if Path::new(path).is_absolute() => Ok(PathBuf::from(path)),
         Some(_) => Err(wrong("DRIFTLESS_STORE", "must name an absolute folder, like file:/srv/driftless/store")),
         None => Err(wrong("DRIFTLESS_STORE", "must start with file: (the only kind of store there is so far)")),
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// `90m`, `24h` or `7d`: at least a minute, at most a year.
+fn patience(text: String) -> Result<Duration, Error> {
+    let seconds = text.char_indices().next_back().and_then(|(at, unit)| {
+        let unit: u64 = match unit {
+            'm' => 60,
+            'h' => 3600,
+            'd' => 24 * 3600,
+            _ => return None,
+        };
+        text[..at].parse::<u64>().ok()?.checked_mul(unit)
+    });
+    match seconds {
+        Some(seconds) if (60..=365 * DAY.as_secs()).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(wrong("DRIFTLESS_DEVICE_PATIENCE", "must be a length of time from 1m to 365d, like 90m, 24h or 7d")),
     }
 }
 
@@ -189,6 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn patience_is_a_length_of_time_and_a_day_by_default() {
+        let patience = |pairs: &[_]| read(pairs).expect("it can be read").device_patience.as_secs();
+        assert_eq!(patience(&[]), 86_400);
+        for (text, seconds) in [("90m", 5_400), ("36h", 129_600), ("7d", 604_800)] {
+            assert_eq!(patience(&[("DRIFTLESS_DEVICE_PATIENCE", text)]), seconds);
+        }
+    }
+
+    #[test]
     fn each_wrong_setting_is_named() {
         for (name, value) in [
             ("DRIFTLESS_LISTEN", "8000"),
@@ -201,6 +243,11 @@ mod tests {
             ("DRIFTLESS_REMOTE_ROOTS", "/srv/../etc"),
             ("DRIFTLESS_ZONE", "Berlin"),
             ("DRIFTLESS_MIN_FREE", "1 GiB"),
+            ("DRIFTLESS_DEVICE_PATIENCE", "24"),
+            ("DRIFTLESS_DEVICE_PATIENCE", "0h"),
+            ("DRIFTLESS_DEVICE_PATIENCE", "366d"),
+            ("DRIFTLESS_DEVICE_PATIENCE", "ä"),
+            ("DRIFTLESS_METRICS_LISTEN", "9100"),
         ] {
             assert_eq!(read(&[(name, value)]).expect_err(value).name, name);
         }

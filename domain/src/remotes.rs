@@ -9,4 +9,4 @@ pub mod identity;
 pub mod replace;
 pub mod scan;
 
-pub use identity::{Error, Lost, Placement, queue, register_check, visible_roots};
+pub use identity::{Error, Lost, Placement, Roots, queue, register_check};

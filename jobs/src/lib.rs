@@ -10,10 +10,12 @@ use std::{error::Error, time::Duration};
 use driftless_domain::{
     Domain, cleanup, crons as periodic, dispatch, engine,
     error::{Fault, Kind},
-    remotes, runs, uploads,
+    remotes::{self, Roots},
+    runs, uploads,
 };
 use driftless_queue::{Context, JobError, Process, Registry, Serve, Workers};
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -28,19 +30,51 @@ const SWEEPS: usize = 2;
 /// The longest that a sync may take in one go.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// How often roots of folder remotes are looked for.
+const LOOK_FOR_ROOTS: Duration = Duration::from_secs(10);
+
 /// Works until `stop`, then drains: handlers get 20 s, and what is left goes back to the queue unburnt.
 pub async fn run(domain: Domain, process: &Process, stop: CancellationToken) {
-    let settings = domain.settings().clone();
-    let roots = tokio::task::spawn_blocking(move || remotes::visible_roots(&settings)).await.unwrap_or_default();
     let handlers = handlers(&domain);
-    let mut workers = Workers::new(process)
+    let (found, later) = mpsc::channel(1);
+    let workers = Workers::new(process)
         .serve(Serve::new("sync", PLANS), &handlers)
         .serve(Serve::new(uploads::QUEUE, HASHES).time_limit(DAY), &handlers)
-        .serve(Serve::new(periodic::QUEUE, SWEEPS).time_limit(DAY), &handlers);
-    for root in roots {
-        workers = workers.serve(Serve::new(remotes::queue(root), FOLDERS).time_limit(DAY), &handlers);
+        .serve(Serve::new(periodic::QUEUE, SWEEPS).time_limit(DAY), &handlers)
+        .serve_later(later, &handlers);
+    let roots = Roots::new(domain.settings());
+    tokio::join!(
+        dispatch::run(domain.clone(), stop.clone()),
+        crons::run(domain, stop.clone()),
+        serve_roots(roots, found, stop.clone()),
+        workers.run(stop),
+    );
+}
+
+/// Has the queue of each root of folder remotes served from when it is first seen: its disk may be mounted later.
+async fn serve_roots(mut roots: Roots, found: mpsc::Sender<Serve>, stop: CancellationToken) {
+    loop {
+        // A disk that does not answer holds up nobody but this task.
+        let looked = tokio::task::spawn_blocking(move || {
+            let fresh = roots.look();
+            (roots, fresh)
+        });
+        let looked = tokio::select! {
+            looked = looked => looked,
+            () = stop.cancelled() => return,
+        };
+        let Ok((back, fresh)) = looked else { return };
+        roots = back;
+        for root in fresh {
+            if found.send(Serve::new(remotes::queue(root), FOLDERS).time_limit(DAY)).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_FOR_ROOTS) => {}
+            () = stop.cancelled() => return,
+        }
     }
-    tokio::join!(dispatch::run(domain.clone(), stop.clone()), crons::run(domain, stop.clone()), workers.run(stop),);
 }
 
 #[derive(Deserialize)]

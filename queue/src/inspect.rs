@@ -100,15 +100,6 @@ pub struct MinuteCounts {
     pub wait_ms: i64,
 }
 
-/// Work that waits for workers.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
-pub struct Demand {
-    /// The queue.
-    pub queue: String,
-    /// Jobs that are running, due, or due within 60 s.
-    pub jobs: i64,
-}
-
 const JOBS: &str = "
     select job.id, job.queue, job.kind,
            case when job.lease_token is not null then 'running' when job.run_at <= queue.now() then 'ready' else 'scheduled' end as state,
@@ -285,19 +276,4 @@ pub async fn stats(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<Vec<
     .fetch_all(conn)
     .await?;
     Ok(counts)
-}
-
-/// Jobs that want a worker now or within a minute, by queue; paused queues want none. For autoscalers.
-///
-/// # Errors
-/// [`Error::Database`].
-pub async fn demand(conn: &mut PgConnection) -> Result<Vec<Demand>, Error> {
-    let demand = sqlx::query_as(
-        "select queue, count(*) as jobs from queue.jobs
-         where run_at <= queue.now() + interval '60 s' and queue not in (select queue from queue.paused)
-         group by queue order by queue",
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(demand)
 }

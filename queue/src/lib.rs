@@ -63,8 +63,8 @@ pub use enqueue::{JobId, NewJob, enqueue, enqueue_batch};
 pub use error::Error;
 pub use fence::{Claim, complete, fence};
 pub use inspect::{
-    Demand, JobState, MinuteCounts, QueueState, WorkerState, dead_jobs, demand, finished_jobs, job, jobs, living,
-    queues, running_jobs, stats, waiting_jobs, workers,
+    JobState, MinuteCounts, QueueState, WorkerState, dead_jobs, finished_jobs, job, jobs, living, queues, running_jobs,
+    stats, waiting_jobs, workers,
 };
 pub use process::{DRAIN_GRACE, Process};
 pub use registry::{Context, JobError, Registry};

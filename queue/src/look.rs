@@ -189,9 +189,10 @@ pub(crate) async fn is_empty(pool: &PgPool, queues: &[&str], soon: Duration) -> 
 }
 
 async fn listen_for_ever(shared: Arc<Shared>) {
+    let mut listened = false;
     loop {
         tokio::select! {
-            ended = listen(&shared) => {
+            ended = listen(&shared, &mut listened) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "not listening; looking once a second meanwhile");
                 }
@@ -202,10 +203,13 @@ async fn listen_for_ever(shared: Arc<Shared>) {
     }
 }
 
-/// Listens until the connection can't be made; one that breaks is made anew.
-async fn listen(shared: &Shared) -> Result<(), sqlx::Error> {
+/// Listens until the connection can't be made; one that breaks is made anew. `listened`: there was one before.
+async fn listen(shared: &Shared, listened: &mut bool) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(&shared.pool).await?;
     listener.listen_all([WAKE_CHANNEL, CANCEL_CHANNEL]).await?;
+    if std::mem::replace(listened, true) {
+        shared.stats.listener_reconnects.fetch_add(1, Relaxed);
+    }
     loop {
         shared.look.notify_one();
         while let Some(notification) = listener.try_recv().await? {

@@ -9,7 +9,10 @@ use std::{
 
 use apalis::{layers::WorkerBuilderExt, prelude::Monitor};
 use apalis_core::worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeExt};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -50,50 +53,84 @@ impl Serve {
 pub struct Workers {
     process: Process,
     monitor: Monitor,
+    later: Option<(mpsc::Receiver<Serve>, Registry)>,
 }
 
 impl Workers {
     /// None yet.
     #[must_use]
     pub fn new(process: &Process) -> Self {
-        Self { process: process.clone(), monitor: Monitor::new().should_restart(|_, _| true) }
+        Self { process: process.clone(), monitor: Monitor::new().should_restart(|_, _| true), later: None }
     }
 
     /// Adds a worker that runs the jobs of one queue with the handlers of `registry`.
     #[must_use]
     pub fn serve(mut self, serve: Serve, registry: &Registry) -> Self {
-        let feed = self.process.feed(&serve.queue, serve.concurrency, serve.time_limit);
-        let name = format!("{}@{}", serve.queue, self.process.name());
-        let registry = registry.clone();
-        self.monitor = self.monitor.register(move |_restarts| {
-            let registry = registry.clone();
-            WorkerBuilder::new(name.clone())
-                .backend(QueueBackend { feed: feed.clone() })
-                .catch_panic()
-                .enable_tracing()
-                .parallelize(spawn)
-                .build(move |job: Job| registry.clone().handle(job))
-        });
+        self.monitor = register(self.monitor, &self.process, &serve, registry);
+        self
+    }
+
+    /// Adds a worker for each queue that comes out of `later`, while the others run.
+    #[must_use]
+    pub fn serve_later(mut self, later: mpsc::Receiver<Serve>, registry: &Registry) -> Self {
+        self.later = Some((later, registry.clone()));
         self
     }
 
     /// Runs until `shutdown` is cancelled, then drains: no new jobs, 20 s for those that run, the rest handed back unburnt.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { process, monitor } = self;
+        let Self { process, monitor, mut later } = self;
         let drained = CancellationToken::new();
-        let signal = drained.clone();
-        let monitor = tokio::spawn(monitor.run_with_signal(async move {
-            signal.cancelled().await;
-            Ok(())
-        }));
+        let until_drained = |monitor: Monitor| {
+            let drained = drained.clone();
+            monitor.run_with_signal(async move {
+                drained.cancelled().await;
+                Ok(())
+            })
+        };
+        let mut monitors = JoinSet::new();
+        monitors.spawn(until_drained(monitor));
+        while let Some((serve, registry)) = next(&mut later, &shutdown).await {
+            let monitor = Monitor::new().should_restart(|_, _| true);
+            monitors.spawn(until_drained(register(monitor, &process, &serve, &registry)));
+        }
         shutdown.cancelled().await;
         process.drain(DRAIN_GRACE).await;
         drained.cancel();
-        match monitor.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the workers ended with an error"),
-            Err(error) => tracing::error!(%error, "the workers' monitor panicked"),
+        while let Some(ended) = monitors.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the workers ended with an error"),
+                Err(error) => tracing::error!(%error, "the workers' monitor panicked"),
+            }
         }
+    }
+}
+
+fn register(monitor: Monitor, process: &Process, serve: &Serve, registry: &Registry) -> Monitor {
+    let feed = process.feed(&serve.queue, serve.concurrency, serve.time_limit);
+    let name = format!("{}@{}", serve.queue, process.name());
+    let registry = registry.clone();
+    monitor.register(move |_restarts| {
+        let registry = registry.clone();
+        WorkerBuilder::new(name.clone())
+            .backend(QueueBackend { feed: feed.clone() })
+            .catch_panic()
+            .enable_tracing()
+            .parallelize(spawn)
+            .build(move |job: Job| registry.clone().handle(job))
+    })
+}
+
+/// The next queue to serve; None when none will come, or at the shutdown.
+async fn next(
+    later: &mut Option<(mpsc::Receiver<Serve>, Registry)>,
+    shutdown: &CancellationToken,
+) -> Option<(Serve, Registry)> {
+    let (more, registry) = later.as_mut()?;
+    tokio::select! {
+        serve = more.recv() => Some((serve?, registry.clone())),
+        () = shutdown.cancelled() => None,
     }
 }
 

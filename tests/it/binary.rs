@@ -84,6 +84,8 @@ fn a_wrong_setting_stops_the_start_with_a_sentence_that_names_it() {
         ("DRIFTLESS_REMOTE_ROOTS", "relative"),
         ("DRIFTLESS_ZONE", "Berlin"),
         ("DRIFTLESS_MIN_FREE", "much"),
+        ("DRIFTLESS_DEVICE_PATIENCE", "a day"),
+        ("DRIFTLESS_METRICS_LISTEN", "9100"),
         ("DRIFTLESS_LOG", "driftless=loudly"),
         ("DRIFTLESS_PG_BIN", "/nonexistent"),
     ];

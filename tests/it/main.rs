@@ -22,6 +22,7 @@ mod health;
 mod isolation;
 mod jobs;
 mod matrix;
+mod metrics;
 mod private_postgres;
 mod problems;
 mod remotes;

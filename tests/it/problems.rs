@@ -30,6 +30,20 @@ fn odd_texts() -> Vec<String> {
     .to_vec()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_parameter_that_can_not_be_is_named_as_in_the_document() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    for (method, path, field) in [
+        (Method::GET, "/api/sync/runs/nonsense", "run_id"),
+        (Method::POST, "/api/sync/schedule/first/run", "schedule_id"),
+        (Method::GET, "/api/jobs/nonsense", "job_id"),
+    ] {
+        let answer = app.call(&token, method, path, Value::Null).await.expect(422).json();
+        assert_eq!((&answer["code"], &answer["field"]), (&json!("request.parameter_invalid"), &json!(field)), "{path}");
+    }
+}
+
 /// What is wrong with an answer that is neither fine nor a whole Problem of the caller's doing.
 fn fault(answer: &Answer, what: &str) -> Option<String> {
     // An answer to HEAD has no body.

@@ -218,6 +218,24 @@ async fn a_run_that_nobody_comes_for_is_missed_after_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_long_a_run_waits_for_its_device_is_the_operators_choice() {
+    let app = App::start_with(|settings| settings.device_patience = std::time::Duration::from_secs(2 * 3600)).await;
+    let token = app.sign_up("anna").await;
+    app.device(&token, "laptop").await;
+    let schedule = app.schedule(&token, json!({"device_id": "laptop"})).await["schedule_id"].as_i64().unwrap();
+    app.work().await;
+    waiting(&app, &token, schedule).await;
+    // Else its own next firing may be first.
+    app.sql("delete from due").await;
+    for (passed, state) in [("90 minutes", "waiting_for_device"), ("150 minutes", "missed")] {
+        app.database.move_clock(passed).await;
+        rescue::rescue(&app.domain).await.unwrap();
+        assert_eq!(app.value::<String>("select state from runs").await, state, "after {passed}");
+    }
+    app.idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queued_run_whose_job_is_lost_gets_another_one() {
     let app = App::start().await;
     let token = app.sign_up("anna").await;

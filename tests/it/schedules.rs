@@ -46,6 +46,31 @@ async fn a_new_schedule_has_the_documented_defaults_and_its_next_five_dates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn schedules_are_listed_page_by_page_with_the_cursor_that_each_page_gives() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    app.device(&token, "laptop").await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(app.schedule(&token, json!({"device_id": "laptop"})).await["schedule_id"].clone());
+    }
+    let mut listed = Vec::new();
+    let mut more = String::new();
+    loop {
+        let path = format!("/api/sync/schedule/list?limit=2{more}");
+        let page = app.call(&token, Method::GET, &path, NULL).await.expect(200).json();
+        listed.extend(page["schedules"].as_array().unwrap().iter().map(|s| s["schedule_id"].clone()));
+        match page.get("next_cursor") {
+            Some(cursor) => more = format!("&cursor={}", cursor.as_str().expect("a cursor is text")),
+            None => break,
+        }
+    }
+    assert_eq!(listed, made);
+    let refused = app.call(&token, Method::GET, "/api/sync/schedule/list?cursor=x", NULL).await.expect(422);
+    assert_eq!((refused.code(), refused.json()["field"].clone()), ("cursor.invalid", json!("cursor")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_that_can_not_be_is_refused_by_code_and_field_and_changes_nothing() {
     let app = App::start().await;
     let token = app.sign_up("anna").await;

@@ -5,6 +5,7 @@
 //! not have looks like a folder that does not exist.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, Read, Write},
     path::{Component, Path, PathBuf},
@@ -130,18 +131,42 @@ pub fn queue(root: Uuid) -> String {
     format!("folder:{root}")
 }
 
-/// The ids of the allowed roots that this process sees, in the order of the setting. Blocks. A root without an id gets one
-/// here, at its first use; one that can't be opened or written is left out with a warning.
-pub fn visible_roots(settings: &Settings) -> Vec<Uuid> {
-    let id = |root: &PathBuf| {
-        Folder::open(root)
-            .and_then(|folder| ensure_id(&folder))
-            .inspect_err(
-                |error| tracing::warn!(root = %root.display(), %error, "this root of folder remotes is not served"),
-            )
-            .ok()
-    };
-    settings.remote_roots.iter().filter_map(id).collect()
+/// The allowed roots as one process sees them. Disks come and go: look again from time to time.
+#[derive(Debug)]
+pub struct Roots {
+    paths: Vec<PathBuf>,
+    seen: HashSet<Uuid>,
+    /// Said of these already.
+    unseen: HashSet<PathBuf>,
+}
+
+impl Roots {
+    /// None seen yet.
+    pub fn new(settings: &Settings) -> Self {
+        Roots { paths: settings.remote_roots.clone(), seen: HashSet::new(), unseen: HashSet::new() }
+    }
+
+    /// The ids of roots that were not seen before, in the order of the setting. Blocks. A root without an id gets one here, at
+    /// its first use; one that can't be opened or written is left out, with one warning until it can.
+    pub fn look(&mut self) -> Vec<Uuid> {
+        let mut fresh = Vec::new();
+        for root in &self.paths {
+            match Folder::open(root).and_then(|folder| ensure_id(&folder)) {
+                Ok(id) => {
+                    self.unseen.remove(root);
+                    if self.seen.insert(id) {
+                        fresh.push(id);
+                    }
+                }
+                Err(error) => {
+                    if self.unseen.insert(root.clone()) {
+                        tracing::warn!(root = %root.display(), %error, "this root of folder remotes is not served until it can be read");
+                    }
+                }
+            }
+        }
+        fresh
+    }
 }
 
 /// Checks that `actor` may register the folder `path` as a device, and says what its row is to keep. Holds a lock until the
@@ -365,13 +390,24 @@ mod tests {
     fn a_root_gets_its_id_once() {
         let server = Server::new();
         let ids: Vec<_> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| visible_roots(&server.settings))).collect();
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| Roots::new(&server.settings).look())).collect();
             all.into_iter().map(|t| t.join().unwrap()).collect()
         });
         assert!(ids.iter().all(|id| id.len() == 1 && *id == ids[0]));
         assert_eq!(fs::read_dir(server.at("srv")).unwrap().count(), 4, "no draft is left");
         fs::write(server.at("srv/.driftless-root"), "nonsense").unwrap();
-        assert!(visible_roots(&server.settings).is_empty());
+        assert!(Roots::new(&server.settings).look().is_empty());
+    }
+
+    #[test]
+    fn a_root_that_comes_later_is_new_once() {
+        let server = Server::new();
+        fs::rename(server.at("srv"), server.at("unmounted")).unwrap();
+        let mut roots = Roots::new(&server.settings);
+        assert!(roots.look().is_empty());
+        fs::rename(server.at("unmounted"), server.at("srv")).unwrap();
+        assert_eq!(roots.look().len(), 1);
+        assert!(roots.look().is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Error, MAX_TAKEOVERS, client, execution::set_failed, job, wake_next};
 use crate::{Domain, Tx, audit};
 
-/// How long a run waits for its device, or for a worker, before it is missed.
+/// How long a run waits for a worker before it is missed; for its device it waits as long as the operator says.
 pub const PATIENCE: TimeDelta = TimeDelta::hours(24);
 /// How many days ended runs are kept.
 pub const KEPT_DAYS: i32 = 90;
@@ -35,10 +35,11 @@ pub struct Swept {
 /// One sweep.
 pub async fn rescue(domain: &Domain) -> Result<Swept, Error> {
     let expired = expired(domain).await?;
-    let absent =
-        missed(domain, "waiting_for_device", "run.device_absent", "the device did not come for it within a day");
-    let absent = absent.await?;
-    let no_worker = missed(domain, "queued", "run.no_worker", "no worker could take it within a day").await?;
+    let patience = TimeDelta::from_std(domain.settings().device_patience).unwrap_or(PATIENCE);
+    let why = "the device did not come for it in time";
+    let absent = missed(domain, "waiting_for_device", patience, "run.device_absent", why).await?;
+    let why = "no worker could take it within a day";
+    let no_worker = missed(domain, "queued", PATIENCE, "run.no_worker", why).await?;
     let requeued = jobless_running(domain).await? + jobless_queued(domain).await?;
     let swept = Swept { expired, missed: absent + no_worker, requeued };
     if swept != Swept::default() {
@@ -77,10 +78,10 @@ struct Late {
     schedule_id: Option<i64>,
 }
 
-/// Runs that have been in `state` for longer than [`PATIENCE`] since they were made, or approved.
-async fn missed(domain: &Domain, state: &str, code: &str, why: &str) -> Result<usize, Error> {
+/// Runs that have been in `state` for longer than `patience` since they were made, or approved.
+async fn missed(domain: &Domain, state: &str, patience: TimeDelta, code: &str, why: &str) -> Result<usize, Error> {
     let mut tx = domain.begin_system().await?;
-    let before = lowest_id(tx.now().await? - PATIENCE);
+    let before = lowest_id(tx.now().await? - patience);
     let late: Vec<Late> = sqlx::query_as(
         "select r.id, r.user_id, r.device_id as device, d.device_id, r.schedule_id
          from (select * from runs where state in ('queued', 'running', 'waiting_for_device') and state = $1 and id < $2
@@ -91,7 +92,7 @@ async fn missed(domain: &Domain, state: &str, code: &str, why: &str) -> Result<u
     .bind(state)
     .bind(before)
     .bind(BATCH)
-    .bind(PATIENCE.num_seconds() as f64)
+    .bind(patience.num_seconds() as f64)
     .fetch_all(&mut *tx)
     .await?;
     let ids: Vec<Uuid> = late.iter().map(|l| l.id).collect();

@@ -43,7 +43,7 @@ export const de: Catalogue = {
     },
     run: {
       not_found: 'Diesen Lauf gibt es nicht mehr.', wrong_state: 'Der Lauf ist inzwischen weiter; das geht nicht mehr.', device_busy: 'Ein anderer Lauf dieses Geräts ist im Gange oder wartet auf dich.', superseded: 'Der Lauf wurde übernommen oder ist zu Ende.', superseded_by_next: 'Der nächste kam zuvor.', overlap: 'Ein anderer Lauf des Geräts war im Gange.', late: 'Zu seiner Zeit war nichts da, was ihn ausführen konnte.',
-      device_absent: 'Das Gerät holte ihn einen Tag lang nicht ab.', no_worker: 'Einen Tag lang konnte ihn kein Worker übernehmen.', abandoned: 'Zu oft starb der Worker, der ihn hatte.', incomplete: 'Nicht alles Geplante wurde getan.',
+      device_absent: 'Das Gerät holte ihn nicht rechtzeitig ab.', no_worker: 'Einen Tag lang konnte ihn kein Worker übernehmen.', abandoned: 'Zu oft starb der Worker, der ihn hatte.', incomplete: 'Nicht alles Geplante wurde getan.',
     },
     admin: { required: 'Das darf nur ein Administrator.' },
     job: { not_found: 'Dieser Job ist beendet und wird nicht aufbewahrt.', not_dead: 'Dieser Job ist nicht mehr gescheitert.', ended: 'Dieser Job ist schon beendet.' },

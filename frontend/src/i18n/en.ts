@@ -42,7 +42,7 @@ export const en = {
     },
     run: {
       not_found: 'This run is gone.', wrong_state: 'The run has gone on meanwhile; this can’t be done any more.', device_busy: 'Another run of this device is under way or waits for you.', superseded: 'The run was taken over or has ended.', superseded_by_next: 'The next one came first.', overlap: 'Another run of the device was under way.', late: 'Nothing was there to run it at its time.',
-      device_absent: 'The device did not come for it within a day.', no_worker: 'No worker could take it within a day.', abandoned: 'It was taken over too often from workers that died.', incomplete: 'Not everything that was planned was done.',
+      device_absent: 'The device did not come for it in time.', no_worker: 'No worker could take it within a day.', abandoned: 'It was taken over too often from workers that died.', incomplete: 'Not everything that was planned was done.',
     },
     admin: { required: 'Only an administrator may do this.' },
     job: { not_found: 'This job has ended and is not kept.', not_dead: 'This job is not dead any more.', ended: 'This job has ended already.' },
