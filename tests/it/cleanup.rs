@@ -283,7 +283,20 @@ async fn news_of_a_deletion_goes_when_every_device_has_heard_it_or_after_ninety_
     let ack = json!({"device_id": "laptop", "change_token": behind,
                      "applied": [{"path": "/a", "version": version, "hash": hash}]});
     app.call(&token, Method::POST, "/api/sync/changes/ack", ack).await.expect(200);
+    // One deletion that the device hears of, and is gone with the day.
+    put(&app, &token, "/b", b"b").await.expect(201);
+    app.call(&token, Method::POST, "/api/files/delete", json!({"paths": ["/b"]})).await.expect(200);
+    let report =
+        json!({"device_id": "laptop", "file_list": [{"path": "/a", "hash": hash, "size": 1}], "complete": true});
+    let answer = app.call(&token, Method::POST, "/api/sync/changes", report).await.expect(200).json();
+    let behind = answer["change_token"].as_str().unwrap().to_owned();
+    let ack = json!({"device_id": "laptop", "change_token": behind});
+    let acked = app.call(&token, Method::POST, "/api/sync/changes/ack", ack).await.expect(200).json();
+    assert_eq!((&acked["remaining"], &acked["change_token"]), (&json!(0), &json!(behind)));
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().tombstones, 0, "pages without a device may still ask");
     app.call(&token, Method::POST, "/api/files/delete", json!({"paths": ["/a"]})).await.expect(200);
+    app.database.move_clock("25 hours").await;
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().tombstones, 1, "the device has passed this one only");
     app.database.move_clock("89 days").await;
     assert_eq!(cleanup::run(&app.domain).await.unwrap().tombstones, 0);
     let token = app.sign_in("anna").await;

@@ -429,8 +429,11 @@ async fn ten_thousand_files_are_compared_and_acknowledged_at_once() {
         .map(|item| json!({"path": item["path"], "version": item["version"]}))
         .collect();
     let body = json!({"device_id": "laptop", "change_token": found["change_token"], "deleted": versions});
-    let acked = within("deleting all", "/api/sync/changes/ack", body).await;
+    let acked = within("deleting all", "/api/sync/changes/ack", body.clone()).await;
     assert_eq!((&acked["deleted"], acked["not_accepted"].as_array().unwrap().len()), (&json!(0), 10_000));
+    laptop.app.sql("update runs set state = 'waiting_for_device', approved_at = queue.now()").await;
+    let acked = within("deleting all, approved", "/api/sync/changes/ack", body).await;
+    assert_eq!((&acked["deleted"], &acked["not_accepted"]), (&json!(10_000), &json!([])));
     let body = json!({"device_id": "laptop", "file_list": vec![file("/x", "x"); 10_001]});
     assert_eq!(laptop.post("/api/sync/changes", body).await.expect(422).code(), "report.too_many_files");
 }

@@ -366,7 +366,7 @@ struct Acknowledged {
     deleted: u64,
     /// Items that changed nothing.
     not_accepted: Vec<NotAcceptedFile>,
-    /// Files that changed in the tree up to the token and that the device has not acknowledged.
+    /// Files that changed in the tree up to the token and that the device has not acknowledged. Of very many, only some are counted.
     remaining: i64,
     /// The run in which deletions wait for a person's approval.
     run_id: Option<Uuid>,

@@ -51,7 +51,7 @@ export type Acknowledged = {
      */
     not_accepted: Array<NotAcceptedFile>;
     /**
-     * Files that changed in the tree up to the token and that the device has not acknowledged.
+     * Files that changed in the tree up to the token and that the device has not acknowledged. Of very many, only some are counted.
      */
     remaining: number;
     /**
