@@ -24,8 +24,11 @@ pub(crate) const BATCH: usize = 500;
 /// Jobs are fetched ahead as many as could start within this time.
 const AHEAD: Duration = Duration::from_millis(20);
 
+/// But no more than this: enough for one full batch under way in each lane and one in hand for each.
+const MOST_AHEAD: usize = 4 * BATCH;
+
 /// While another lane is at the database, a lane waits until it has this much to do.
-const WORTH_A_TRIP: usize = 250;
+const WORTH_A_TRIP: usize = 400;
 
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -138,7 +141,7 @@ impl Feed {
             None => 0,
         };
         let held = state.running.len() + state.buffer.len() + state.asked_for;
-        (self.concurrency + ahead.min(2 * BATCH)).saturating_sub(held)
+        (self.concurrency + ahead.min(MOST_AHEAD)).saturating_sub(held)
     }
 
     /// A trip went well and brought `jobs`. True when it was woken for nothing: then a look at the table is due.

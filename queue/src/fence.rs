@@ -20,8 +20,8 @@ pub struct Claim {
 
 /// Checks that the claim still holds and keeps it so until the caller's transaction ends.
 ///
-/// Belongs into every transaction that a handler writes. The job's row is locked FOR SHARE, so that rescue and deadline
-/// wait for the commit; keep the transaction short. Postgres ends it when it stands idle for 15 s.
+/// Belongs into every transaction that a handler writes. The job's row is locked FOR SHARE, so that rescue
+/// waits for the commit; keep the transaction short. Postgres ends it when it stands idle for 15 s.
 ///
 /// # Errors
 /// [`Error::LeaseLost`] when the job has been given away: roll back and return. [`Error::Database`] else.

@@ -39,10 +39,10 @@ const COMPLETE_AND_CLAIM: &str = "
         where token = $3 and lease_until > now() and exists (select from found) for key share skip locked
     )
     update queue.jobs job
-    set lease_token = $3, attempt = attempt + 1, unique_key = null, deadline = (select queue.now()) + $6
+    set lease_token = $3, attempt = attempt + 1, unique_key = null
     from found where job.ctid = found.ctid and exists (select from mine)
     returning job.id, job.kind, job.payload::text as payload, job.attempt, job.max_attempts, job.keep, job.trace,
-              extract(epoch from (select queue.now()) - job.run_at)::float8 as waited";
+              date_part('epoch', (select queue.now()) - job.run_at) as waited";
 
 /// Ends runs in every other way; the codes are those of `Ending`. Steps over rows that somebody's transaction has locked and
 /// returns what is left to do of them.
@@ -69,7 +69,7 @@ const SETTLE: &str = "
         from gone where ending = 3 or ending = 4 and keep
     ), again as (
         update queue.jobs job
-        set lease_token = null, deadline = null, progress = null, cancel_requested = false,
+        set lease_token = null, progress = null, cancel_requested = false,
             attempt = attempt - (held.ending = 2)::int,
             run_at = case held.ending when 2 then job.run_at else held.again_at end,
             ready = held.ending = 2 or held.again_at <= queue.now() + interval '60 s',
@@ -83,7 +83,7 @@ const SETTLE: &str = "
 /// Hands back what is claimed for this process but unknown to it: the answer of a claim, or the effect of an acknowledgement, was
 /// lost with the connection.
 const RECONCILE: &str = "
-    update queue.jobs set lease_token = null, deadline = null, attempt = attempt - 1
+    update queue.jobs set lease_token = null, attempt = attempt - 1
     where queue = $2 and ready and lease_token = $1 and id <> all ($3::bigint[])";
 
 /// Starts the lanes of a queue.
@@ -160,7 +160,6 @@ async fn complete_and_claim(process: &Shared, feed: &Feed, token: Uuid, trip: &T
         .bind(token)
         .bind(&feed.queue)
         .bind(i64::try_from(trip.claim).unwrap_or(0))
-        .bind(feed.time_limit)
         .fetch_all(&process.pool)
         .await?;
     rows.iter().map(|row| job(process, feed, token, row)).collect()

@@ -74,6 +74,8 @@ impl Process {
             host,
             pool: PgPoolOptions::new()
                 .max_connections(CONNECTIONS)
+                // Both lanes' and the look's: the first jobs shall not wait for them.
+                .min_connections(3)
                 .acquire_timeout(Duration::from_secs(5))
                 .test_before_acquire(false)
                 .connect_lazy_with(options.clone()),

@@ -39,7 +39,7 @@ const RESCUE: &str = "
         insert into queue.dead_jobs (id, queue, kind, payload, priority, attempt, max_attempts, keep, trace, error, created_at)
         select id, queue, kind, payload, priority, attempt, max_attempts, keep, trace, 'the worker was lost', created_at from gone
     ), again as (
-        update queue.jobs job set lease_token = null, deadline = null, progress = null, cancel_requested = false,
+        update queue.jobs job set lease_token = null, progress = null, cancel_requested = false,
                               last_error = 'the worker was lost'
         from held where job.id = held.id and not held.used_up
         returning job.queue
