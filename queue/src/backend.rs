@@ -20,7 +20,7 @@ use apalis_core::{
 use tower::{Layer, Service};
 
 use crate::{
-    feed::{Feed, judge},
+    feed::Feed,
     registry::{Failed, JobError},
     run::{Job, Run, Stop},
 };
@@ -128,8 +128,7 @@ struct Report {
 impl Report {
     fn end(&mut self, result: Result<(), JobError>) {
         if let Some(run) = self.run.take() {
-            let verdict = judge(&run, result);
-            self.feed.ended(&run, verdict);
+            self.feed.ended(&run, result);
         }
     }
 }

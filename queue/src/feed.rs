@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, RwLock};
@@ -26,6 +26,10 @@ const AHEAD: Duration = Duration::from_millis(20);
 
 /// But no more than this: enough for one full batch under way in each lane and one in hand for each.
 const MOST_AHEAD: usize = 4 * BATCH;
+
+/// How long acknowledgements are remembered after Postgres has taken them: a crash may undo what was committed within its last
+/// second, and may be seen only at the next heartbeat.
+const REMEMBERED: Duration = Duration::from_secs(5);
 
 /// While another lane is at the database, a lane waits until it has this much to do.
 const WORTH_A_TRIP: usize = 400;
@@ -48,6 +52,8 @@ struct State {
     running: HashMap<JobId, Arc<Run>>,
     acks: Vec<Claim>,
     verdicts: Vec<Verdict>,
+    /// Acknowledgements that Postgres took, but might yet forget.
+    taken: VecDeque<(Instant, Vec<Claim>)>,
     /// Verdicts whose jobs were locked by somebody's transaction; tried again each second.
     stuck: Vec<Verdict>,
     lanes_busy: usize,
@@ -56,6 +62,8 @@ struct State {
     /// Due jobs may be waiting in the table.
     hungry: bool,
     wakes: u64,
+    /// `wakes` when the last trip was planned.
+    heard: u64,
     draining: bool,
     /// Mean time of a run in seconds, over about the last hundred.
     mean_run: Option<f64>,
@@ -118,9 +126,12 @@ impl Feed {
         if load == 0 && state.verdicts.is_empty() {
             return None;
         }
-        if state.lanes_busy > 0 && load < WORTH_A_TRIP {
+        // What came since the lane that is under way set out may be missing from what it brings, and nobody has anything to do.
+        let urgent = wants > 0 && state.wakes != state.heard && state.buffer.is_empty();
+        if state.lanes_busy > 0 && load < WORTH_A_TRIP && !urgent {
             return None;
         }
+        state.heard = state.wakes;
         let acks = take_front(&mut state.acks, BATCH);
         let verdicts = take_front(&mut state.verdicts, BATCH);
         state.lanes_busy += 1;
@@ -145,7 +156,7 @@ impl Feed {
     }
 
     /// A trip went well and brought `jobs`. True when it was woken for nothing: then a look at the table is due.
-    pub fn finish_trip(&self, trip: &Trip, jobs: Vec<Job>) -> bool {
+    pub fn finish_trip(&self, trip: Trip, jobs: Vec<Job>) -> bool {
         let mut state = self.state();
         state.lanes_busy -= 1;
         state.asked_for -= trip.claim;
@@ -164,6 +175,13 @@ impl Feed {
             state.verdicts.extend(back);
         } else {
             state.buffer.extend(jobs);
+        }
+        let now = Instant::now();
+        while state.taken.front().is_some_and(|(at, _)| now - *at > REMEMBERED) {
+            state.taken.pop_front();
+        }
+        if !trip.acks.is_empty() {
+            state.taken.push_back((now, trip.acks));
         }
         let consumer = state.consumer.take();
         drop(state);
@@ -226,9 +244,17 @@ impl Feed {
         Poll::Pending
     }
 
-    /// A run ended. None: its job belongs to somebody else.
-    pub fn ended(&self, run: &Run, verdict: Option<Verdict>) {
-        let took = run.age();
+    /// The handler blocks its thread and can't be dropped: its job goes on without it.
+    pub fn give_up(&self, run: &Run) {
+        self.ended(run, Err(crate::registry::JobError::retry(Blocked)));
+    }
+
+    /// A run ended; heard once.
+    pub fn ended(&self, run: &Run, result: Result<(), crate::registry::JobError>) {
+        if !run.end() {
+            return;
+        }
+        let (took, verdict) = (run.age(), judge(run, result));
         let mut state = self.state();
         if state.running.get(&run.claim.id).is_some_and(|held| held.claim == run.claim) {
             state.running.remove(&run.claim.id);
@@ -267,6 +293,7 @@ impl Feed {
         let mut state = self.state();
         state.buffer.clear();
         state.acks.clear();
+        state.taken.clear();
         state.verdicts.clear();
         state.stuck.clear();
         state.hungry = true;
@@ -299,13 +326,22 @@ impl Feed {
         state.asked_for == 0 && settled(&state)
     }
 
-    /// All jobs that this process knows to be its own. Exact only while `claims` is held exclusively.
-    pub fn known(&self) -> Vec<JobId> {
+    /// Postgres may have crashed: what it took lately is to be said again. Saying it twice is harmless.
+    pub fn repeat_acks(&self) {
+        let mut state = self.state();
+        let again: Vec<Claim> = state.taken.drain(..).flat_map(|(_, claims)| claims).collect();
+        state.acks.extend(again);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// All claims that this process knows to be its own. Exact only while `claims` is held exclusively.
+    pub fn known(&self) -> Vec<Claim> {
         let state = self.state();
-        let verdicts = state.verdicts.iter().chain(&state.stuck).map(|v| v.claim.id);
-        let acks = state.acks.iter().map(|claim| claim.id);
-        let buffer = state.buffer.iter().map(|job| job.run.claim.id);
-        state.running.keys().copied().chain(buffer).chain(acks).chain(verdicts).collect()
+        let verdicts = state.verdicts.iter().chain(&state.stuck).map(|v| v.claim);
+        let acks = state.acks.iter().copied();
+        let buffer = state.buffer.iter().map(|job| job.run.claim);
+        state.running.values().map(|run| run.claim).chain(buffer).chain(acks).chain(verdicts).collect()
     }
 }
 
@@ -321,8 +357,8 @@ fn take_front<T>(from: &mut Vec<T>, most: usize) -> Vec<T> {
     if from.len() <= most { std::mem::take(from) } else { from.drain(..most).collect() }
 }
 
-/// Decides how a job goes on after its run, and counts it.
-pub(crate) fn judge(run: &Run, result: Result<(), crate::registry::JobError>) -> Option<Verdict> {
+/// Decides how a job goes on after its run, and counts it. None: it belongs to somebody else.
+fn judge(run: &Run, result: Result<(), crate::registry::JobError>) -> Option<Verdict> {
     use crate::registry::JobError;
     let verdict = |ending, error| Some(Verdict { claim: run.claim, ending, error });
     let error = match (run.reason(), result) {
@@ -347,6 +383,10 @@ pub(crate) fn judge(run: &Run, result: Result<(), crate::registry::JobError>) ->
     tracing::warn!(job = %run.claim.id, kind = run.kind.kind, attempt = run.claim.attempt, error = text, "job failed");
     verdict(ending, Some(text))
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("the handler blocked its thread and did not end")]
+struct Blocked;
 
 /// The error and its causes in one line that fits a column of text.
 fn describe(error: &(dyn std::error::Error + 'static)) -> String {

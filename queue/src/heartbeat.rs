@@ -1,5 +1,5 @@
-//! The lease: each two seconds, on a thread, a runtime and a connection of its own, so that neither a handler that blocks every
-//! thread nor a full pool can stop it. Learns with each beat which runs are lost and which somebody cancelled.
+//! The lease: each two seconds, on a thread, a runtime and a connection of its own, so that neither handlers that block every
+//! thread (for less than a minute) nor a full pool can stop it. Learns with each beat which runs are lost and which somebody cancelled.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -25,6 +25,9 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// A gap longer than this between two beats, and they are not unbroken.
 const GAP: Duration = Duration::from_secs(4);
+
+/// A process none of whose tasks has moved for this long lets its lease go: its jobs are better off elsewhere.
+const NUMB: Duration = Duration::from_secs(60);
 
 /// Runs younger than this are not asked for: most end before.
 const GROWN_UP: Duration = Duration::from_secs(1);
@@ -65,6 +68,11 @@ async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
     let mut conn = None;
     let mut last: Option<Instant> = None;
     loop {
+        if shared.moved_ago() > NUMB {
+            tracing::error!(worker = shared.name, "handlers block every thread of this process; letting the lease go");
+            tokio::time::sleep(BEAT).await;
+            continue;
+        }
         let result = tokio::time::timeout(PATIENCE, beat(shared, options, &mut conn)).await;
         let pause = if let Ok(Ok(())) = result {
             note_beat(shared, &mut last);

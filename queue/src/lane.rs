@@ -86,6 +86,22 @@ const RECONCILE: &str = "
     update queue.jobs set lease_token = null, attempt = attempt - 1
     where queue = $2 and ready and lease_token = $1 and id <> all ($3::bigint[])";
 
+/// A crash of Postgres undoes the claims of its last second, whose jobs are already at work here: takes them back before somebody
+/// else claims them. A job that meanwhile went on in any other way has another attempt.
+const CLAIM_AGAIN: &str = "
+    with mine as materialized (select from queue.workers where token = $1 for key share)
+    update queue.jobs job set lease_token = $1, attempt = held.attempt, unique_key = null
+    from unnest($2::bigint[], $3::smallint[]) as held(id, attempt)
+    where job.id = held.id and job.ready and job.lease_token is null and job.attempt = held.attempt - 1
+      and exists (select from mine)";
+
+/// How soon a lane that failed tries again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How long a lane whose connection was lost claims nothing: longer than [`RETRY`], so that after an outage every process has taken
+/// back its own jobs before anybody claims new ones.
+const COURTESY: Duration = Duration::from_millis(500);
+
 /// Starts the lanes of a queue.
 pub(crate) fn start(process: &Arc<Shared>, feed: &Arc<Feed>) {
     for _ in 0..LANES {
@@ -95,24 +111,31 @@ pub(crate) fn start(process: &Arc<Shared>, feed: &Arc<Feed>) {
 
 async fn run(process: Arc<Shared>, feed: Arc<Feed>) {
     let closed = process.closed.clone();
-    let mut failures = 0;
     loop {
         let trip = tokio::select! {
             trip = feed.next_trip() => trip,
             () = closed.cancelled() => return,
         };
-        match travel(&process, &feed, trip).await {
-            Ok(()) => failures = 0,
-            Err(error) => {
-                failures += 1;
-                if failures == 1 {
-                    tracing::warn!(queue = feed.queue, %error, "the queue does not reach the database; waiting for it");
-                }
-                tokio::time::sleep(Duration::from_millis(100 * failures.min(10))).await;
-                process.reconcile_soon();
+        if let Err(error) = travel(&process, &feed, trip).await {
+            tracing::warn!(queue = feed.queue, %error, "the queue does not reach the database; waiting for it");
+            tokio::select! {
+                () = come_back(&process, &feed) => {}
+                () = closed.cancelled() => return,
             }
         }
     }
+}
+
+/// Waits for the database and gets straight with it.
+async fn come_back(process: &Shared, feed: &Feed) {
+    process.reconcile_soon();
+    loop {
+        tokio::time::sleep(RETRY).await;
+        if reconcile(process, feed).await.is_ok() {
+            break;
+        }
+    }
+    tokio::time::sleep(COURTESY).await;
 }
 
 async fn travel(process: &Shared, feed: &Feed, mut trip: Trip) -> Result<(), sqlx::Error> {
@@ -131,7 +154,7 @@ async fn travel(process: &Shared, feed: &Feed, mut trip: Trip) -> Result<(), sql
         Ok(jobs) => {
             // Whoever lost the lease meanwhile has lost these jobs with it: they are being given to others.
             let jobs = if process.token() == token { jobs } else { Vec::new() };
-            let in_vain = feed.finish_trip(&trip, jobs);
+            let in_vain = feed.finish_trip(trip, jobs);
             drop(exclusive);
             if in_vain {
                 process.look.notify_one();
@@ -193,12 +216,23 @@ fn is_lock_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(e) if e.code().as_deref() == Some("55P03"))
 }
 
-/// Hands back the jobs of this process that it does not know of. Waits for lanes that are on their way.
+/// Makes the table and this process agree on whose the jobs are: takes back what a crash of Postgres undid, and hands back what this
+/// process does not know of. Waits for lanes that are on their way.
 pub(crate) async fn reconcile(process: &Shared, feed: &Feed) -> Result<(), sqlx::Error> {
     let _exclusive = feed.claims.write().await;
-    let known: Vec<i64> = feed.known().iter().map(|id| id.0).collect();
-    let done =
-        sqlx::query(RECONCILE).bind(process.token()).bind(&feed.queue).bind(known).execute(&process.pool).await?;
+    feed.repeat_acks();
+    let (token, claims) = (process.token(), feed.known());
+    let ours = claims.iter().filter(|claim| claim.lease_token == token);
+    let (known, attempts): (Vec<i64>, Vec<i16>) = ours.map(|claim| (claim.id.0, claim.attempt)).unzip();
+    let again = sqlx::query(CLAIM_AGAIN).bind(token).bind(&known).bind(attempts).execute(&process.pool).await?;
+    if again.rows_affected() > 0 {
+        tracing::info!(
+            queue = feed.queue,
+            jobs = again.rows_affected(),
+            "took back jobs whose claim a crash had undone"
+        );
+    }
+    let done = sqlx::query(RECONCILE).bind(token).bind(&feed.queue).bind(known).execute(&process.pool).await?;
     if done.rows_affected() > 0 {
         tracing::info!(queue = feed.queue, jobs = done.rows_affected(), "handed back jobs whose claim was lost");
         feed.wake();

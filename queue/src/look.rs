@@ -62,6 +62,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
 async fn look_for_ever(shared: Arc<Shared>) {
     let mut chores = Instant::now();
     loop {
+        shared.note_move();
         let pause = look(&shared).await.unwrap_or(RHYTHM);
         if chores.elapsed() >= RHYTHM {
             chores = Instant::now();
@@ -111,6 +112,9 @@ async fn do_chores(shared: &Shared) {
             }
             if run.stopped_for() > STOP_GRACE && run.reason() != Some(Stop::Drain) {
                 run.taken.cancel();
+            }
+            if run.stopped_for() > 2 * STOP_GRACE {
+                feed.give_up(&run);
             }
         }
     }

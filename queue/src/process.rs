@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub sweep: Notify,
     /// When heartbeats began to come without a gap; None while they don't.
     pub steady_since: Mutex<Option<Instant>>,
+    /// When a task of this process last moved.
+    moved: Mutex<Instant>,
     token: RwLock<Uuid>,
     feeds: RwLock<Vec<Arc<Feed>>>,
     reconcile_at: Mutex<Vec<Instant>>,
@@ -84,6 +86,7 @@ impl Process {
             look: Notify::new(),
             sweep: Notify::new(),
             steady_since: Mutex::new(None),
+            moved: Mutex::new(Instant::now()),
             token: RwLock::new(Uuid::now_v7()),
             feeds: RwLock::default(),
             reconcile_at: Mutex::default(),
@@ -173,6 +176,15 @@ impl Process {
 impl Shared {
     pub fn token(&self) -> Uuid {
         *self.token.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called by a task that moves at least each few seconds, unless handlers block every thread.
+    pub fn note_move(&self) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub fn moved_ago(&self) -> Duration {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     pub fn feeds(&self) -> Vec<Arc<Feed>> {

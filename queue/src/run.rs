@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -56,6 +56,7 @@ pub(crate) struct Run {
     pub stop: CancellationToken,
     /// Ends the run whatever the handler does.
     pub taken: CancellationToken,
+    ended: AtomicBool,
     reason: AtomicU8,
     started: OnceLock<Instant>,
     stopped: OnceLock<Instant>,
@@ -72,6 +73,7 @@ impl Run {
             kind,
             stop: CancellationToken::new(),
             taken: CancellationToken::new(),
+            ended: AtomicBool::new(false),
             reason: AtomicU8::new(0),
             started: OnceLock::new(),
             stopped: OnceLock::new(),
@@ -86,6 +88,11 @@ impl Run {
     /// How long the handler has been running.
     pub fn age(&self) -> Duration {
         self.started.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// True for the first who says that the run has ended.
+    pub fn end(&self) -> bool {
+        !self.ended.swap(true, Ordering::AcqRel)
     }
 
     /// Asks the handler to end.

@@ -133,6 +133,28 @@ async fn a_run_past_its_time_limit_is_told_and_then_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_blocks_its_thread_past_its_limit_loses_its_job_to_the_next_run() {
+    let db = Db::create().await;
+    let (runs, release) = (Arc::new(AtomicU32::new(0)), Arc::new(std::sync::Barrier::new(2)));
+    let (count, barrier) = (runs.clone(), release.clone());
+    let registry = Registry::new().kind("blocking", move |_: Context, (): ()| {
+        let (first, barrier) = (count.fetch_add(1, SeqCst) == 0, barrier.clone());
+        async move {
+            if first {
+                barrier.wait();
+            }
+            Ok::<(), JobError>(())
+        }
+    });
+    let worker = Worker::serve(&db, Serve::new("q", 1).time_limit(Duration::from_millis(200)), &registry).await;
+    db.enqueue([NewJob::new("q", "blocking", &())]).await;
+    db.until_empty().await;
+    assert_eq!(runs.load(SeqCst), 2, "the second run ended while the first was still blocked");
+    let _ = tokio::task::spawn_blocking(move || release.wait()).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_short_jobs_finish_and_hands_back_the_rest_unburnt() {
     let db = Db::create().await;
     let registry =

@@ -1,8 +1,12 @@
 //! A database that goes away and comes back.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use driftless_queue::{Context, JobError, NewJob, Serve};
+use driftless_queue::{Context, JobError, JobId, NewJob, Registry, Serve};
 
 use crate::support::{Cluster, Db, Worker, effect_job, effects, until};
 
@@ -41,6 +45,42 @@ async fn a_crash_of_postgres_loses_no_job_and_no_acknowledgement() {
     let (effects, jobs) = db.effects().await;
     assert_eq!((effects, jobs), (1500, 1500), "after {:?}", back.elapsed());
     assert_eq!(db.count("select count(*) from queue.dead_jobs").await, 0);
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+/// Claims and acknowledgements do not wait for the disk: a crash undoes the last of them. The processes say them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_postgres_makes_no_job_run_twice_whose_worker_lives() {
+    let cluster = Cluster::start();
+    let db = Db::create_on(&cluster.url()).await;
+    let runs: Arc<Mutex<HashMap<JobId, u32>>> = Arc::default();
+    let count = runs.clone();
+    let registry = Registry::new().kind("plain", move |context: Context, (): ()| {
+        *count.lock().unwrap().entry(context.claim().id).or_default() += 1;
+        async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            Ok::<(), JobError>(())
+        }
+    });
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        workers.push(Worker::serve(&db, Serve::new("q", 16), &registry).await);
+    }
+    db.enqueue((0..6000).map(|_| NewJob::new("q", "plain", &()))).await;
+    for reached in [1500, 3000] {
+        until("work goes on", || async { (runs.lock().unwrap().len() > reached).then_some(()) }).await;
+        cluster.crash();
+        cluster.up();
+    }
+    until("all is done", || async {
+        let left = sqlx::query_scalar::<_, i64>("select count(*) from queue.jobs").fetch_one(&db.pool).await.ok()?;
+        (left == 0).then_some(())
+    })
+    .await;
+    let again = runs.lock().unwrap().values().filter(|runs| **runs > 1).count();
+    assert_eq!((runs.lock().unwrap().len(), again), (6000, 0));
     for worker in workers {
         worker.stop().await;
     }
