@@ -2,7 +2,7 @@
 //! thread (for less than a minute) nor a full pool can stop it. Learns with each beat which runs are lost and which somebody cancelled.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -66,7 +66,6 @@ pub(crate) async fn start(shared: &Arc<Shared>, options: PgConnectOptions) -> Re
 
 async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
     let mut conn = None;
-    let mut last: Option<Instant> = None;
     loop {
         if shared.moved_ago() > NUMB {
             tracing::error!(worker = shared.name, "handlers block every thread of this process; letting the lease go");
@@ -75,7 +74,7 @@ async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
         }
         let result = tokio::time::timeout(PATIENCE, beat(shared, options, &mut conn)).await;
         let pause = if let Ok(Ok(())) = result {
-            note_beat(shared, &mut last);
+            note_beat(shared);
             BEAT
         } else {
             conn = None;
@@ -88,13 +87,18 @@ async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
     }
 }
 
-fn note_beat(shared: &Shared, last: &mut Option<Instant>) {
+fn note_beat(shared: &Shared) {
     let now = Instant::now();
-    let mut since = shared.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_none_or(|last| now - last > GAP) || since.is_none() {
-        *since = Some(now);
-    }
-    *last = Some(now);
+    let mut beats = shared.beats.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = beats.filter(|(_, last)| now - *last <= GAP).map_or(now, |(first, _)| first);
+    *beats = Some((first, now));
+}
+
+/// How long the heart has been beating without a gap; nothing while the database does not answer.
+pub(crate) fn steady_for(shared: &Shared) -> Duration {
+    let beats = shared.beats.lock().unwrap_or_else(PoisonError::into_inner);
+    let unbroken = beats.filter(|(_, last)| last.elapsed() <= GAP);
+    unbroken.map_or(Duration::ZERO, |(first, last)| last - first)
 }
 
 async fn beat(
@@ -125,12 +129,13 @@ async fn beat(
     if !alive {
         tracing::warn!(worker = shared.name, "the lease was lost; cancelling all handlers");
         let token = shared.begin_new_life();
-        *shared.steady_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *shared.beats.lock().unwrap_or_else(PoisonError::into_inner) = None;
         register(shared, conn, token).await?;
         return Ok(());
     }
     for run in &runs {
-        if lost.contains(&run.claim.id.0) {
+        // After a crash of Postgres the lanes first take back what it has forgotten.
+        if lost.contains(&run.claim.id.0) && !shared.disturbed.load(Relaxed) {
             run.take(Stop::LeaseLost);
         } else if cancelled.contains(&run.claim.id.0) {
             run.stop(Stop::Cancelled);

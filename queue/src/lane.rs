@@ -4,9 +4,12 @@
 //! A lane never gives up: when the database is away it waits and goes on, and acknowledgements wait with it. Completing twice is
 //! harmless, because a completed job no longer matches its claim.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
@@ -95,12 +98,14 @@ const CLAIM_AGAIN: &str = "
     where job.id = held.id and job.ready and job.lease_token is null and job.attempt = held.attempt - 1
       and exists (select from mine)";
 
-/// How soon a lane that failed tries again.
-const RETRY: Duration = Duration::from_millis(250);
+/// How often a lane that failed tries again, and how long a try may take. (A pool that waits for the database by itself would wait
+/// for ever longer.)
+const RETRY: Duration = Duration::from_millis(100);
+const TRY: Duration = Duration::from_millis(400);
 
-/// How long a lane whose connection was lost claims nothing: longer than [`RETRY`], so that after an outage every process has taken
-/// back its own jobs before anybody claims new ones.
-const COURTESY: Duration = Duration::from_millis(500);
+/// How long a process claims nothing after the database is back: longer than any process takes to see it, so that after an outage
+/// every one has taken back its own jobs before anybody claims new ones.
+const COURTESY: Duration = Duration::from_millis(800);
 
 /// Starts the lanes of a queue.
 pub(crate) fn start(process: &Arc<Shared>, feed: &Arc<Feed>) {
@@ -117,9 +122,11 @@ async fn run(process: Arc<Shared>, feed: Arc<Feed>) {
             () = closed.cancelled() => return,
         };
         if let Err(error) = travel(&process, &feed, trip).await {
-            tracing::warn!(queue = feed.queue, %error, "the queue does not reach the database; waiting for it");
+            if !process.disturbed.swap(true, Relaxed) {
+                tracing::warn!(queue = feed.queue, %error, "the queue does not reach the database; waiting for it");
+            }
             tokio::select! {
-                () = come_back(&process, &feed) => {}
+                () = come_back(&process) => {}
                 () = closed.cancelled() => return,
             }
         }
@@ -127,22 +134,44 @@ async fn run(process: Arc<Shared>, feed: Arc<Feed>) {
 }
 
 /// Waits for the database and gets straight with it.
-async fn come_back(process: &Shared, feed: &Feed) {
+async fn come_back(process: &Shared) {
     process.reconcile_soon();
     loop {
         tokio::time::sleep(RETRY).await;
-        if reconcile(process, feed).await.is_ok() {
+        let there = async { process.pool.acquire().await?.ping().await };
+        if matches!(tokio::time::timeout(TRY, there).await, Ok(Ok(()))) && reconcile_all(process).await.is_ok() {
             break;
         }
     }
     tokio::time::sleep(COURTESY).await;
+    process.disturbed.store(false, Relaxed);
+}
+
+pub(crate) async fn reconcile_all(process: &Shared) -> Result<(), sqlx::Error> {
+    for feed in process.feeds() {
+        reconcile(process, &feed).await?;
+    }
+    Ok(())
 }
 
 async fn travel(process: &Shared, feed: &Feed, mut trip: Trip) -> Result<(), sqlx::Error> {
+    let conn = process.pool.acquire().await;
     let exclusive = feed.claims.read().await;
+    let mut conn = match conn {
+        // The pool waits for a database that is away; what came back with it may have forgotten what we hold.
+        Ok(_) if process.disturbed.load(Relaxed) => {
+            feed.abandon_trip(trip);
+            return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()));
+        }
+        Ok(conn) => conn,
+        Err(error) => {
+            feed.abandon_trip(trip);
+            return Err(error);
+        }
+    };
     let token = process.token();
     if !trip.verdicts.is_empty() {
-        match settle(&process.pool, token, &process.name, &trip.verdicts).await {
+        match settle(&mut conn, token, &process.name, &trip.verdicts).await {
             Ok(stuck) => feed.keep_stuck(stuck),
             Err(error) => {
                 feed.abandon_trip(trip);
@@ -150,7 +179,7 @@ async fn travel(process: &Shared, feed: &Feed, mut trip: Trip) -> Result<(), sql
             }
         }
     }
-    match complete_and_claim(process, feed, token, &trip).await {
+    match complete_and_claim(&mut conn, process, feed, token, &trip).await {
         Ok(jobs) => {
             // Whoever lost the lease meanwhile has lost these jobs with it: they are being given to others.
             let jobs = if process.token() == token { jobs } else { Vec::new() };
@@ -174,7 +203,13 @@ async fn travel(process: &Shared, feed: &Feed, mut trip: Trip) -> Result<(), sql
     }
 }
 
-async fn complete_and_claim(process: &Shared, feed: &Feed, token: Uuid, trip: &Trip) -> Result<Vec<Job>, sqlx::Error> {
+async fn complete_and_claim(
+    conn: &mut PgConnection,
+    process: &Shared,
+    feed: &Feed,
+    token: Uuid,
+    trip: &Trip,
+) -> Result<Vec<Job>, sqlx::Error> {
     let ids: Vec<i64> = trip.acks.iter().map(|claim| claim.id.0).collect();
     let attempts: Vec<i16> = trip.acks.iter().map(|claim| claim.attempt).collect();
     let rows = sqlx::query(COMPLETE_AND_CLAIM)
@@ -183,7 +218,7 @@ async fn complete_and_claim(process: &Shared, feed: &Feed, token: Uuid, trip: &T
         .bind(token)
         .bind(&feed.queue)
         .bind(i64::try_from(trip.claim).unwrap_or(0))
-        .fetch_all(&process.pool)
+        .fetch_all(conn)
         .await?;
     rows.iter().map(|row| job(process, feed, token, row)).collect()
 }
@@ -198,7 +233,12 @@ fn job(process: &Shared, feed: &Feed, lease_token: Uuid, row: &PgRow) -> Result<
 }
 
 /// Returns the verdicts whose jobs are locked by somebody.
-async fn settle(pool: &PgPool, token: Uuid, worker: &str, verdicts: &[Verdict]) -> Result<Vec<Verdict>, sqlx::Error> {
+async fn settle(
+    conn: &mut PgConnection,
+    token: Uuid,
+    worker: &str,
+    verdicts: &[Verdict],
+) -> Result<Vec<Verdict>, sqlx::Error> {
     let locked: Vec<i64> = sqlx::query_scalar(SETTLE)
         .bind(token)
         .bind(verdicts.iter().map(|v| v.claim.id.0).collect::<Vec<_>>())
@@ -207,7 +247,7 @@ async fn settle(pool: &PgPool, token: Uuid, worker: &str, verdicts: &[Verdict]) 
         .bind(verdicts.iter().map(|v| v.ending.delay_seconds()).collect::<Vec<_>>())
         .bind(verdicts.iter().map(|v| v.error.as_deref()).collect::<Vec<_>>())
         .bind(worker)
-        .fetch_all(pool)
+        .fetch_all(conn)
         .await?;
     Ok(verdicts.iter().filter(|v| locked.contains(&v.claim.id.0)).cloned().collect())
 }
@@ -218,13 +258,15 @@ fn is_lock_timeout(error: &sqlx::Error) -> bool {
 
 /// Makes the table and this process agree on whose the jobs are: takes back what a crash of Postgres undid, and hands back what this
 /// process does not know of. Waits for lanes that are on their way.
-pub(crate) async fn reconcile(process: &Shared, feed: &Feed) -> Result<(), sqlx::Error> {
+async fn reconcile(process: &Shared, feed: &Feed) -> Result<(), sqlx::Error> {
+    // In the order of a trip: the connection, then the claims.
+    let mut conn = process.pool.acquire().await?;
     let _exclusive = feed.claims.write().await;
     feed.repeat_acks();
     let (token, claims) = (process.token(), feed.known());
     let ours = claims.iter().filter(|claim| claim.lease_token == token);
     let (known, attempts): (Vec<i64>, Vec<i16>) = ours.map(|claim| (claim.id.0, claim.attempt)).unzip();
-    let again = sqlx::query(CLAIM_AGAIN).bind(token).bind(&known).bind(attempts).execute(&process.pool).await?;
+    let again = sqlx::query(CLAIM_AGAIN).bind(token).bind(&known).bind(attempts).execute(&mut *conn).await?;
     if again.rows_affected() > 0 {
         tracing::info!(
             queue = feed.queue,
@@ -232,7 +274,7 @@ pub(crate) async fn reconcile(process: &Shared, feed: &Feed) -> Result<(), sqlx:
             "took back jobs whose claim a crash had undone"
         );
     }
-    let done = sqlx::query(RECONCILE).bind(token).bind(&feed.queue).bind(known).execute(&process.pool).await?;
+    let done = sqlx::query(RECONCILE).bind(token).bind(&feed.queue).bind(known).execute(&mut *conn).await?;
     if done.rows_affected() > 0 {
         tracing::info!(queue = feed.queue, jobs = done.rows_affected(), "handed back jobs whose claim was lost");
         feed.wake();

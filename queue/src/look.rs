@@ -63,7 +63,10 @@ async fn look_for_ever(shared: Arc<Shared>) {
     let mut chores = Instant::now();
     loop {
         shared.note_move();
-        let pause = look(&shared).await.unwrap_or(RHYTHM);
+        let pause = look(&shared).await.unwrap_or_else(|_| {
+            shared.disturbed.store(true, Relaxed);
+            RHYTHM
+        });
         if chores.elapsed() >= RHYTHM {
             chores = Instant::now();
             do_chores(&shared).await;

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -50,8 +50,10 @@ pub(crate) struct Shared {
     pub look: Notify,
     /// There is something to sweep.
     pub sweep: Notify,
-    /// When heartbeats began to come without a gap; None while they don't.
-    pub steady_since: Mutex<Option<Instant>>,
+    /// The heartbeats that came without a gap: the first and the last of them.
+    pub beats: Mutex<Option<(Instant, Instant)>>,
+    /// A connection broke, and nobody has got straight with the database since: nothing may be claimed.
+    pub disturbed: AtomicBool,
     /// When a task of this process last moved.
     moved: Mutex<Instant>,
     token: RwLock<Uuid>,
@@ -85,7 +87,8 @@ impl Process {
             closed: CancellationToken::new(),
             look: Notify::new(),
             sweep: Notify::new(),
-            steady_since: Mutex::new(None),
+            beats: Mutex::new(None),
+            disturbed: AtomicBool::new(false),
             moved: Mutex::new(Instant::now()),
             token: RwLock::new(Uuid::now_v7()),
             feeds: RwLock::default(),

@@ -3,14 +3,14 @@
 //! Several processes may sweep at once: each row is taken by one of them, the others step over it.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{lane, process::Shared};
+use crate::{heartbeat, lane, process::Shared};
 
 /// A process judges others only after its own heart has beaten this long without a gap: after an outage of the database
 /// everybody has had the time to renew the lease.
@@ -68,18 +68,16 @@ async fn sweep_for_ever(shared: Arc<Shared>) {
 
 /// `asked`: a look found something to make ready or somebody to rescue.
 async fn sweep(shared: &Shared, asked: bool, cleared: &mut Instant) -> Result<(), sqlx::Error> {
-    if shared.takes_reconcile() {
-        for feed in shared.feeds() {
-            if let Err(error) = lane::reconcile(shared, &feed).await {
-                shared.reconcile_soon();
-                return Err(error);
-            }
-        }
+    if shared.takes_reconcile()
+        && let Err(error) = lane::reconcile_all(shared).await
+    {
+        shared.reconcile_soon();
+        return Err(error);
     }
     if asked {
         make_ready(&shared.pool).await?;
     }
-    if asked && is_steady(shared) {
+    if asked && heartbeat::steady_for(shared) >= STEADY {
         let expired = rescue(shared).await?;
         shared.stats.leases_expired.fetch_add(expired, Relaxed);
     }
@@ -88,11 +86,6 @@ async fn sweep(shared: &Shared, asked: bool, cleared: &mut Instant) -> Result<()
         clear_away(&shared.pool).await?;
     }
     Ok(())
-}
-
-fn is_steady(shared: &Shared) -> bool {
-    let since = shared.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
-    since.is_some_and(|since| since.elapsed() >= STEADY)
 }
 
 async fn make_ready(pool: &PgPool) -> Result<(), sqlx::Error> {

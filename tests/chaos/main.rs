@@ -1,45 +1,60 @@
-//! Faults against the shipped binary: workers are killed, stopped and cut off, Postgres is restarted in immediate mode, while
-//! runs with fenced side effects go through the queue. Nothing may be lost, nothing may happen twice.
+//! Faults against the shipped binary and against the queue below bad handlers: nothing may be lost, nothing may happen twice.
 //!
-//! The side effect of a run is its audit entry: an append-only table without a unique key, written in the transaction that
-//! passes the fence. `cargo xtask chaos --seed N --minutes M` runs it; without a seed, the commit is the seed. The last line is
-//! `chaos: jobs N, kills N, restarts N, lost N, doubled N`, and the exit status says whether the last two are 0.
+//! `cargo xtask chaos --seed N --minutes M`; without a seed, the commit is the seed. The last line is `chaos: jobs N, kills N,
+//! restarts N, lost N, doubled N`, and the exit status says whether the last two are 0. A fault that can't be had on this machine is
+//! named. `--kills N` and `--outage SECONDS` are trials of one fault each (kills.rs, outage.rs).
+//!
+//! Side effects are counted in append-only tables without a unique key: audit entries of runs, and rows of the rascals' jobs.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
 mod faults;
+mod kills;
+mod outage;
 #[path = "../../src/postgres/mod.rs"]
 #[allow(dead_code)]
 mod postgres;
+mod rascal;
+mod server;
+mod workers;
 mod workload;
 
-use std::{env, path::PathBuf, process::Command, time::Duration};
+use std::{env, process::Command, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use rand::{SeedableRng, rngs::StdRng};
 
-use crate::{faults::Faults, postgres::Options, workload::Workload};
+use crate::{faults::Faults, server::Server, workload::Workload};
 
-/// How long the faults go on when nobody says.
-const SLICE: Duration = Duration::from_secs(30);
+/// How many minutes the faults go on when nobody says.
+const SLICE: f64 = 0.4;
 
-struct Arguments {
-    seed: u64,
-    length: Duration,
-}
-
-fn arguments() -> Result<Arguments> {
+#[tokio::main]
+async fn main() -> Result<()> {
     let given: Vec<String> = env::args().skip(1).collect();
-    let value = |name: &str| given.iter().position(|a| a == name).and_then(|i| given.get(i + 1));
-    let seed = match value("--seed") {
-        Some(text) => text.parse().context("--seed must be a number")?,
+    if let [rascal, url, lines] = given.as_slice()
+        && rascal == "rascal"
+    {
+        return rascal::work(url, lines.into()).await;
+    }
+    let seed = match value(&given, "--seed")? {
+        Some(seed) => seed,
         None => commit().context("without --seed, the seed is the commit's hash")?,
     };
-    let length = match value("--minutes") {
-        Some(text) => Duration::from_secs_f64(text.parse::<f64>().context("--minutes must be a number")? * 60.0),
-        None => SLICE,
-    };
-    Ok(Arguments { seed, length })
+    if let Some(kills) = value(&given, "--kills")? {
+        kills::run(kills).await
+    } else if let Some(seconds) = value(&given, "--outage")? {
+        outage::run(seed, Duration::from_secs(seconds)).await
+    } else {
+        let minutes: f64 = value(&given, "--minutes")?.unwrap_or(SLICE);
+        chaos(seed, Duration::from_secs_f64(minutes * 60.0)).await
+    }
+}
+
+fn value<T: FromStr>(given: &[String], name: &str) -> Result<Option<T>> {
+    let Some(at) = given.iter().position(|a| a == name) else { return Ok(None) };
+    let text = given.get(at + 1).map_or("", String::as_str);
+    text.parse().map(Some).map_err(|_| anyhow::anyhow!("{name} must be a number"))
 }
 
 /// The first 60 bits of the commit's hash.
@@ -49,47 +64,33 @@ fn commit() -> Result<u64> {
     u64::from_str_radix(text.get(..15).context("no commit")?, 16).context("a commit's hash is hexadecimal")
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let Arguments { seed, length } = arguments()?;
+async fn chaos(seed: u64, length: Duration) -> Result<()> {
     println!("chaos: seed {seed}, {} s", length.as_secs());
-    let folder = tempfile::TempDir::with_prefix("driftless-chaos-")?;
-    open_passage(folder.path())?;
-    let data_dir = folder.path().join("data");
-    let search: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default())
-        .chain([postgres::npm_binaries(env!("CARGO_MANIFEST_DIR").as_ref())])
-        .collect();
-    // Not a throw-away cluster: an immediate stop is a crash, and what was committed must be there afterwards.
-    let open = || postgres::open(&Options { data_dir: &data_dir, bin: None, search: &search, throw_away: false });
-    let cluster = open()?;
-    let mut workload = Workload::prepare(&cluster.url).await?;
-    let mut faults = Faults::new(StdRng::seed_from_u64(seed), &data_dir, &cluster.url, length);
+    let mut server = Server::start()?;
+    if let Some(reason) = server.disk_refused() {
+        println!("chaos: the disk can't be filled here: {reason}");
+    }
+    let mut workload = Workload::prepare(&server.url, seed, false).await?;
+    let mut faults = Faults::new(StdRng::seed_from_u64(seed), &server, length);
     while faults.go_on() {
         workload.keep_busy().await;
-        if faults.next().await? == faults::Happened::PostgresStopped {
-            // Opening adopts or starts it; the share in the one before stays, so nobody stops it.
-            std::mem::forget(open()?);
-            faults.restarts += 1;
-        }
+        faults.strike(&mut server).await?;
     }
     faults.heal()?;
     let outcome = workload.settle().await?;
-    let (kills, restarts) = (faults.kills, faults.restarts);
-    faults.end()?;
-    drop(open()?);
-    drop(cluster);
+    faults.workers.end()?;
+    let struck = faults.struck;
     println!(
-        "chaos: jobs {}, kills {kills}, restarts {restarts}, lost {}, doubled {}",
-        outcome.jobs, outcome.lost, outcome.doubled
+        "chaos: seed {seed}: {} workers stopped past their lease, {} late writes refused to rascals, {} storms of cut connections, \
+         listeners cut {} times, disk filled {} times",
+        struck.freezes, outcome.refused, struck.storms, struck.deafened, struck.full_disks
+    );
+    println!(
+        "chaos: jobs {}, kills {}, restarts {}, lost {}, doubled {}",
+        outcome.jobs, struck.kills, struck.restarts, outcome.lost, outcome.doubled
     );
     if outcome.lost + outcome.doubled > 0 {
         bail!("work was lost or done twice; `cargo xtask chaos --seed {seed}` repeats the faults");
     }
     Ok(())
-}
-
-/// A temporary folder is closed to all others, but for root the cluster runs as another account.
-fn open_passage(folder: &std::path::Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).context("cannot open the temporary folder")
 }

@@ -54,6 +54,12 @@ enum Verb {
         /// How long the faults go on.
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
+        /// Instead: kill this many workers in the middle of their jobs and see them run again within 10 s.
+        #[arg(long)]
+        kills: Option<u32>,
+        /// Instead: Postgres is away for so many seconds under load.
+        #[arg(long)]
+        outage: Option<u64>,
     },
     /// Write openapi/openapi.json and the TypeScript client anew.
     Gen,
@@ -84,7 +90,15 @@ fn run(verb: Verb, root: &Path) -> Result<()> {
         Verb::Run { release, arguments } => build::run(root, release, &arguments),
         Verb::Build => build::build(root),
         Verb::Test { parts } => test::test(root, &parts),
-        Verb::Chaos { seed, minutes } => test::chaos(root, seed, minutes),
+        Verb::Chaos { seed, minutes, kills, outage } => {
+            let given = [
+                ("--seed", seed.map(|n| n.to_string())),
+                ("--minutes", Some(minutes.to_string())),
+                ("--kills", kills.map(|n| n.to_string())),
+                ("--outage", outage.map(|n| n.to_string())),
+            ];
+            test::chaos(root, &given)
+        }
         Verb::Gen => generate::write(root),
         Verb::Tidy => tidy::tidy(root),
         Verb::Bench { name, arguments } => bench::bench(root, name.as_deref(), &arguments),

@@ -32,17 +32,20 @@ pub enum Part {
     Clippy,
     /// Unit and integration tests on a throw-away Postgres
     Rust,
+    /// Half a minute of faults; the commit is the seed
+    Faults,
     /// Generated files are what the code generates
     Drift,
     /// The web app in a real browser against the real server
     Browser,
 }
 
-const ALL: [Part; 7] = [Part::Format, Part::Tidy, Part::Frontend, Part::Clippy, Part::Rust, Part::Drift, Part::Browser];
+const ALL: [Part; 8] =
+    [Part::Format, Part::Tidy, Part::Frontend, Part::Clippy, Part::Rust, Part::Faults, Part::Drift, Part::Browser];
 
 impl Part {
     fn needs_the_server(self) -> bool {
-        matches!(self, Part::Rust | Part::Drift | Part::Browser)
+        matches!(self, Part::Rust | Part::Faults | Part::Drift | Part::Browser)
     }
 }
 
@@ -83,6 +86,9 @@ fn run_part(part: Part, root: &Path, server: &Path, report: &mut Report) {
             report.check("clippy", || run(cargo(root).args(arguments)));
         }
         Part::Rust => rust(root, report),
+        Part::Faults => {
+            report.check("faults", || chaos(root, &[]));
+        }
         Part::Drift => {
             report.check("generated files", || generate::check(root, server));
         }
@@ -144,13 +150,15 @@ fn browser(root: &Path, server: &Path, report: &mut Report) {
     report.tests("browser tests", &mut e2e);
 }
 
-/// Faults against the shipped binary for as long as it is told; tests/chaos says which.
-pub fn chaos(root: &Path, seed: Option<u64>, minutes: f64) -> Result<()> {
+/// Faults against the shipped binary; tests/chaos says which, and what it takes.
+pub fn chaos(root: &Path, given: &[(&str, Option<String>)]) -> Result<()> {
     let mut command = cargo(root);
     command.args(["test", "--locked", "--quiet", "--package", "driftless", "--test", "chaos", "--"]);
-    command.args(["--minutes", &minutes.to_string()]).env("PATH", path_with_postgres(root));
-    if let Some(seed) = seed {
-        command.args(["--seed", &seed.to_string()]);
+    command.env("PATH", path_with_postgres(root));
+    for (name, value) in given {
+        if let Some(value) = value {
+            command.args([name, value.as_str()]);
+        }
     }
     run(&mut command)
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use driftless_queue::{Context, JobError, Process, Registry, Serve, Workers, complete};
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -22,24 +22,6 @@ pub const CONCURRENCY: usize = 200;
 pub struct Effect {
     /// Milliseconds before the effect.
     pub wait_ms: u64,
-    /// What else goes wrong on the first attempt.
-    #[serde(default)]
-    pub trouble: Trouble,
-}
-
-/// Bad handlers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub enum Trouble {
-    #[default]
-    None,
-    /// Panics before its effect.
-    Panic,
-    /// Fails before its effect.
-    Fail,
-    /// Blocks its thread for half a second.
-    Block,
-    /// Leaves a transaction with a lock open.
-    Leak,
 }
 
 /// A worker process; killed when dropped.
@@ -50,13 +32,6 @@ impl Worker {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["worker", url]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn()?))
-    }
-
-    /// KILL, STOP or CONT.
-    pub fn signal(&self, signal: &str) -> Result<()> {
-        let done = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status()?;
-        ensure!(done.success(), "cannot send {signal}");
-        Ok(())
     }
 }
 
@@ -87,20 +62,6 @@ pub async fn run(url: &str) -> Result<()> {
 
 async fn handle(pool: PgPool, context: Context, job: Effect) -> Result<(), JobError> {
     tokio::time::sleep(Duration::from_millis(job.wait_ms)).await;
-    if context.attempt() == 1 {
-        match job.trouble {
-            Trouble::Panic => panic!("as planned"),
-            Trouble::Fail => return Err(JobError::retry_after("as planned", Duration::from_millis(50))),
-            Trouble::Block => std::thread::sleep(Duration::from_millis(500)),
-            Trouble::Leak => {
-                let mut leaked = pool.begin().await?;
-                driftless_queue::fence(&mut leaked, &context.claim()).await?;
-                std::mem::forget(leaked);
-                return Err(JobError::retry("as planned"));
-            }
-            Trouble::None => {}
-        }
-    }
     let mut tx = pool.begin().await?;
     sqlx::query("insert into effects values ($1, $2)")
         .bind(context.claim().id)

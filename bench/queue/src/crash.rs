@@ -1,5 +1,5 @@
 //! queue-crash: two worker processes, 200 jobs running in one of them, kill -9 to that one. How long until the other has finished
-//! them all. And the chaos that the promise rests on.
+//! them all.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ async fn crash(server: &Server) -> Result<f64> {
     server.clear().await?;
     server.pool.execute("drop table if exists effects; create table effects (job bigint, attempt smallint)").await?;
     let victim = Worker::start(&server.url)?;
-    let jobs = vec![NewJob::new("bench", "effect", &Effect { wait_ms: 600_000, ..Effect::default() }); JOBS as usize];
+    let jobs = vec![NewJob::new("bench", "effect", &Effect { wait_ms: 600_000 }); JOBS as usize];
     enqueue_batch(&mut *server.pool.acquire().await?, &jobs).await?;
     let running = "select count(*) from queue.jobs where lease_token is not null";
     until(&server.pool, running, JOBS, Duration::from_secs(30)).await?;

@@ -35,6 +35,8 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
         let mut raw = Side::new("raw SQL");
         let mut graphile = Side::new("graphile-worker");
         let mut boss = Side::new("pg-boss");
+        let mut apalis = Side::new("apalis-postgres 1.0");
+        let mut apalis_sql = Side::new("apalis-sql 0.7");
         for _ in 0..rounds {
             ours.values.push(drain_ours(&server, jobs).await?);
             raw.values.push(drain_raw(&server, jobs).await?);
@@ -43,17 +45,21 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
             boss.values.push(
                 peers::run(&server, "pg_boss.mjs", "drain", &[("N", jobs), ("BATCH", 2000), ("LC", 4)]).await?[0],
             );
+            let settings = [("N", jobs), ("BATCH", 3000)];
+            apalis.values.push(peers::run_apalis(&server, "apalis_1", "drain", &settings).await?[0]);
+            let settings = [("N", jobs / 10), ("BATCH", 1000)];
+            apalis_sql.values.push(peers::run_apalis(&server, "apalis_07", "drain", &settings).await?[0]);
         }
         let what = if on { "synchronous_commit on" } else { "synchronous_commit off" };
-        report.sides(what, "jobs/s", &[&ours, &raw, &graphile, &boss]);
-        let best = if graphile.median() > boss.median() { &graphile } else { &boss };
+        report.sides(what, "jobs/s", &[&ours, &raw, &graphile, &boss, &apalis, &apalis_sql]);
+        let best = Side::most(&[&graphile, &boss, &apalis, &apalis_sql]);
         let figure = if on { "with synchronous_commit on" } else { "" };
         report.compare(figure, "jobs/s", &ours, best, Goal::Ratio(1.3));
         report.compare(figure, "jobs/s", &ours, &raw, Goal::Ratio(0.75));
     }
     let settings = format!(
         "{jobs} jobs. Ours: one process, concurrency {CONCURRENCY}, as shipped. graphile-worker: {CONCURRENCY} jobs at once, localQueue 1000, \
-         no batch delay. pg-boss: batches of 2000, 4 at once. Raw SQL: the better of one and two connections that delete the last 500 \
+         no batch delay. pg-boss: batches of 2000, 4 at once. apalis-postgres: batches of 3000. apalis-sql: buffer of 1000, polled each 10 ms, a tenth of the jobs. Raw SQL: the better of one and two connections that delete the last 500 \
          and claim the next in one statement. (Ours does not wait for commits of claims and acknowledgements; see connect_options in \
          queue/src/process.rs.)"
     );

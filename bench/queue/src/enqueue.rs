@@ -18,32 +18,36 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
     server.synchronous_commit(false).await?;
     let mut report = Report::new("queue-enqueue");
     for connections in [1, 8] {
-        let mut sides = [Side::new("driftless"), Side::new("graphile-worker"), Side::new("pg-boss")];
+        let names = ["driftless", "graphile-worker", "pg-boss", "apalis-postgres 1.0", "apalis-sql 0.7"];
+        let mut sides = names.map(Side::new);
         for _ in 0..rounds {
             sides[0].values.push(single(&server, jobs, connections).await?);
             let settings = [("N", jobs), ("ECONC", connections)];
             sides[1].values.push(peers::run(&server, "graphile_worker.mjs", "enq1", &settings).await?[0]);
             sides[2].values.push(peers::run(&server, "pg_boss.mjs", "enq1", &settings).await?[0]);
+            sides[3].values.push(peers::run_apalis(&server, "apalis_1", "enq1", &settings).await?[0]);
+            sides[4].values.push(peers::run_apalis(&server, "apalis_07", "enq1", &settings).await?[0]);
         }
         let what = if connections == 1 { "one by one, 1 connection" } else { "one by one, 8 connections" };
         conclude(&mut report, what, &sides);
     }
-    let mut sides = [Side::new("driftless"), Side::new("graphile-worker"), Side::new("pg-boss")];
+    // apalis-sql 0.7 has no batches.
+    let mut sides = ["driftless", "graphile-worker", "pg-boss", "apalis-postgres 1.0"].map(Side::new);
     for _ in 0..rounds {
         sides[0].values.push(batches(&server, jobs * 25).await?);
         let settings = [("N", jobs * 25)];
         sides[1].values.push(peers::run(&server, "graphile_worker.mjs", "enqbatch", &settings).await?[0]);
         sides[2].values.push(peers::run(&server, "pg_boss.mjs", "enqbatch", &settings).await?[0]);
+        sides[3].values.push(peers::run_apalis(&server, "apalis_1", "enqbatch", &settings).await?[0]);
     }
     conclude(&mut report, "batches of 1,000", &sides);
     report.write(&server, rounds, &format!("synchronous_commit off. {jobs} jobs one by one, {} in batches.", jobs * 25))
 }
 
-fn conclude(report: &mut Report, what: &str, sides: &[Side; 3]) {
-    let [ours, graphile, boss] = sides;
-    report.sides(what, "jobs/s", &[ours, graphile, boss]);
-    let best = if graphile.median() > boss.median() { graphile } else { boss };
-    report.compare(what, "jobs/s", ours, best, Goal::Ratio(2.0));
+fn conclude(report: &mut Report, what: &str, sides: &[Side]) {
+    let all: Vec<&Side> = sides.iter().collect();
+    report.sides(what, "jobs/s", &all);
+    report.compare(what, "jobs/s", &sides[0], Side::most(&all[1..]), Goal::Ratio(2.0));
 }
 
 async fn single(server: &Server, jobs: usize, connections: usize) -> Result<f64> {

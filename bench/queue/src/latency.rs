@@ -20,7 +20,7 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
     let server = Server::start().await?;
     peers::install().await?;
     server.synchronous_commit(false).await?;
-    let names = ["driftless", "graphile-worker", "pg-boss"];
+    let names = ["driftless", "graphile-worker", "pg-boss", "apalis-postgres 1.0", "apalis-sql 0.7"];
     let (mut p50, mut p99) = (names.map(Side::new), names.map(Side::new));
     for _ in 0..rounds {
         let graphile = [("N", jobs), ("CONC", 24), ("SIZE", 0)];
@@ -28,6 +28,8 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
             ours(&server, jobs).await?,
             peers::run(&server, "graphile_worker.mjs", "lat", &graphile).await?,
             peers::run(&server, "pg_boss.mjs", "lat", &[("N", jobs)]).await?,
+            peers::run_apalis(&server, "apalis_1", "lat", &[("N", jobs)]).await?,
+            peers::run_apalis(&server, "apalis_07", "lat", &[("N", jobs)]).await?,
         ];
         for (side, run) in runs.iter().enumerate() {
             p50[side].values.push(run[0]);
@@ -36,9 +38,9 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
     }
     let mut report = Report::new("queue-latency");
     for (what, sides, goal) in [("p50", &p50, Goal::AtMost(5.0)), ("p99", &p99, Goal::NoMoreThanPeer)] {
-        let [ours, graphile, boss] = sides;
-        report.sides(what, "ms", &[ours, graphile, boss]);
-        let best = if graphile.median() < boss.median() { graphile } else { boss };
+        let [ours, peers @ ..] = sides;
+        report.sides(what, "ms", &sides.iter().collect::<Vec<_>>());
+        let best = Side::least(&peers.iter().collect::<Vec<_>>());
         report.compare(what, "ms", ours, best, goal);
     }
     let settings =

@@ -5,14 +5,15 @@
 
 #![allow(clippy::print_stdout)]
 
-mod chaos;
 mod child;
+mod churn;
 mod crash;
 mod drain;
 mod enqueue;
 mod idle;
 mod latency;
 mod peers;
+mod pickup;
 #[path = "../../../src/postgres/mod.rs"]
 mod postgres;
 mod report;
@@ -34,15 +35,13 @@ async fn main() -> Result<()> {
         "queue-latency" => latency::bench(rounds.unwrap_or(3), jobs.unwrap_or(1000)).await,
         "queue-crash" => crash::bench(rounds.unwrap_or(3)).await,
         "queue-idle" => idle::bench(rounds.unwrap_or(3)).await,
+        "queue-pickup" => pickup::bench(rounds.unwrap_or(5)).await,
+        "queue-churn" => churn::bench(option(options, "--minutes")?.unwrap_or(10)).await,
         "alone" => drain::alone(rounds.unwrap_or(5), jobs.unwrap_or(100_000)).await,
-        "chaos" => {
-            let minutes = option(options, "--minutes")?.unwrap_or(1.0);
-            chaos::run(option(options, "--seed")?.unwrap_or(1), minutes).await
-        }
         "worker" => child::run(options.first().map_or("", String::as_str)).await,
         _ => bail!(
-            "one of queue-drain, queue-enqueue, queue-latency, queue-crash, queue-idle (--rounds N --jobs N), \
-             chaos (--seed N --minutes M), or alone (drains ours and bare SQL, for profilers)"
+            "one of queue-drain, queue-enqueue, queue-latency, queue-crash, queue-idle, queue-pickup, queue-churn (--rounds N --jobs N), \
+             or alone (drains ours and bare SQL, for profilers)"
         ),
     }
 }

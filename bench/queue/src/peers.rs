@@ -1,4 +1,4 @@
-//! Peers from npm, each a script in peers/ that prints its figure as the last line of its output.
+//! Peers: scripts on packages from npm, and programs on two generations of apalis. Each prints its figure as the last line of its output.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -12,15 +12,27 @@ pub fn versions() -> String {
     let lock = std::fs::read_to_string(folder().join("package.json")).unwrap_or_default();
     let parsed: serde_json::Value = serde_json::from_str(&lock).unwrap_or_default();
     let of = |name: &str| format!("{name} {}", parsed["dependencies"][name].as_str().unwrap_or("?"));
-    format!("{}, {}, node-postgres {}", of("graphile-worker"), of("pg-boss"), of("pg"))
+    format!(
+        "{}, {}, node-postgres {}, apalis-postgres 1.0.0, apalis 0.7.4 with apalis-sql 0.7.3",
+        of("graphile-worker"),
+        of("pg-boss"),
+        of("pg")
+    )
 }
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"))
 }
 
-/// Installs them once.
+/// Installs and builds them once.
 pub async fn install() -> Result<()> {
+    let built = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--quiet"])
+        .env_remove("CARGO_TARGET_DIR")
+        .current_dir(folder().join("apalis"))
+        .status()
+        .await?;
+    ensure!(built.success(), "the apalis peers do not build");
     if folder().join("node_modules").exists() {
         return Ok(());
     }
@@ -29,14 +41,31 @@ pub async fn install() -> Result<()> {
     Ok(())
 }
 
+/// Runs one of the apalis generations in a database of its own: both call their schema `apalis`.
+pub async fn run_apalis(
+    server: &Server,
+    program: &'static str,
+    mode: &str,
+    settings: &[(&str, usize)],
+) -> Result<Vec<f64>> {
+    let mut command = Command::new(folder().join("apalis/target/release").join(program));
+    command.arg(mode).env("DATABASE_URL", server.database(program).await?);
+    conclude(command, program, mode, settings).await
+}
+
 /// Runs `SCRIPT MODE` with these settings and returns the numbers of its last line.
 pub async fn run(server: &Server, script: &str, mode: &str, settings: &[(&str, usize)]) -> Result<Vec<f64>> {
     let mut command = Command::new("node");
-    command.arg(folder().join(script)).arg(mode).env("DATABASE_URL", node_url(&server.url)).stderr(Stdio::inherit());
+    command.arg(folder().join(script)).arg(mode).env("DATABASE_URL", node_url(&server.url));
+    conclude(command, script, mode, settings).await
+}
+
+async fn conclude(mut command: Command, script: &str, mode: &str, settings: &[(&str, usize)]) -> Result<Vec<f64>> {
+    command.stderr(Stdio::inherit());
     for (name, value) in settings {
         command.env(name, value.to_string());
     }
-    let output = command.output().await.context("node is needed for the peers")?;
+    let output = command.output().await.with_context(|| format!("cannot run {script}"))?;
     ensure!(output.status.success(), "{script} {mode} failed");
     let text = String::from_utf8(output.stdout)?;
     let last = text.lines().last().unwrap_or_default();

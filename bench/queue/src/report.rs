@@ -27,6 +27,16 @@ impl Side {
         sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
+    /// The side with the largest median.
+    pub fn most<'a>(sides: &[&'a Self]) -> &'a Self {
+        sides.iter().max_by(|a, b| a.median().total_cmp(&b.median())).expect("there is a peer")
+    }
+
+    /// The side with the smallest median.
+    pub fn least<'a>(sides: &[&'a Self]) -> &'a Self {
+        sides.iter().min_by(|a, b| a.median().total_cmp(&b.median())).expect("there is a peer")
+    }
+
     fn spread(&self) -> String {
         let least = self.values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);

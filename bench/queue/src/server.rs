@@ -1,14 +1,8 @@
 //! The Postgres that all sides of a benchmark share.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 
@@ -23,8 +17,7 @@ pub struct Server {
     pub url: String,
     pub pool: PgPool,
     pub version: String,
-    data: PathBuf,
-    cluster: PrivatePostgres,
+    _cluster: PrivatePostgres,
     folder: TempDir,
 }
 
@@ -38,25 +31,10 @@ impl Server {
         conn.execute("alter system set max_wal_size = '8GB'").await?;
         conn.execute("select pg_reload_conf()").await?;
         let version: String = sqlx::query_scalar("show server_version").fetch_one(&mut conn).await?;
-        let data: String = sqlx::query_scalar("show data_directory").fetch_one(&mut conn).await?;
         conn.execute(include_str!("../../../migrations/0001_queue.sql")).await?;
         conn.execute(include_str!("../../../migrations/0009_claims.sql")).await?;
         let pool = PgPoolOptions::new().max_connections(20).connect(&url).await?;
-        Ok(Self { url, pool, version, data: data.into(), cluster, folder })
-    }
-
-    /// Postgres dies as in a crash and comes back.
-    pub async fn crash(&mut self) -> Result<()> {
-        let pid = fs::read_to_string(self.data.join("postmaster.pid"))?;
-        let pid = pid.lines().next().unwrap_or_default().to_owned();
-        let done = Command::new("kill").args(["-QUIT", &pid]).status()?;
-        ensure!(done.success(), "cannot end the server");
-        while self.data.join("postmaster.pid").exists() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        // The old handle finds that somebody else uses the new server, and leaves it running.
-        self.cluster = open(&self.folder)?;
-        Ok(())
+        Ok(Self { url, pool, version, _cluster: cluster, folder })
     }
 
     /// Where the cluster lies.
@@ -64,12 +42,22 @@ impl Server {
         self.folder.path()
     }
 
-    /// For all connections made from now on.
+    /// For all connections that do not say otherwise.
     pub async fn synchronous_commit(&self, on: bool) -> Result<()> {
-        let name: String = sqlx::query_scalar("select current_database()").fetch_one(&self.pool).await?;
         let setting = if on { "on" } else { "off" };
-        self.pool.execute(AssertSqlSafe(format!("alter database {name} set synchronous_commit = {setting}"))).await?;
+        self.pool.execute(AssertSqlSafe(format!("alter system set synchronous_commit = {setting}"))).await?;
+        self.pool.execute("select pg_reload_conf()").await?;
         Ok(())
+    }
+
+    /// The URL of another database, which is made when it is missing.
+    pub async fn database(&self, name: &'static str) -> Result<String> {
+        let there = sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(name);
+        if !there.fetch_one(&self.pool).await? {
+            self.pool.execute(AssertSqlSafe(format!("create database {name}"))).await?;
+        }
+        let (server, _) = self.url.rsplit_once('/').context("a URL names a database")?;
+        Ok(format!("{server}/{name}"))
     }
 
     /// A pool of new connections, which have the present settings.
