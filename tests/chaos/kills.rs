@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use driftless_queue::{pause, resume};
 use rustix::process::Signal;
-use sqlx::PgPool;
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 
 use crate::{
     server::Server,
@@ -23,7 +23,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(10);
 
 pub async fn run(kills: usize) -> Result<()> {
-    let server = Server::start()?;
+    let mut server = Server::start()?;
+    // Nine processes want more than the hundred connections that Postgres grants.
+    PgConnection::connect(&server.url).await?.execute("alter system set max_connections = 400").await?;
+    server.crash().await?;
+    server.open()?;
     let mut workload = Workload::prepare(&server.url, 0, false).await?;
     let mut workers = Workers::new(&server.data_dir, &server.url);
     workers.add(Breed::Shipped);

@@ -52,7 +52,7 @@ async fn main() -> Result<()> {
         "drain" => {
             // As its own push writes them; one by one would take minutes.
             let fill = "insert into apalis.jobs (job, id, job_type)
-                        select '{\"t\": 0}', 'job' || g, 'bench' from generate_series(1, $1::bigint) g";
+                        select '{\"t\": 0}', lpad(g::text, 26, '0'), 'bench' from generate_series(1, $1::bigint) g";
             sqlx08::query(fill).bind(n as i64).execute(&pool).await?;
             sqlx08::raw_sql("analyze apalis.jobs").execute(&pool).await?;
             let begun = Instant::now();
