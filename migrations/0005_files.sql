@@ -194,3 +194,18 @@ create table deletions (
 alter table deletions enable row level security;
 create policy own on deletions using (user_id = (select current_user_id()));
 grant select, insert, update, delete on deletions to driftless_app;
+
+-- Parts of a device's file list that is too long for one request. Nothing is decided before the last part came; the parts go
+-- with the answer, or after a day.
+create table report_parts (
+    user_id   bigint not null references users on delete cascade,
+    device_id bigint not null references devices on delete cascade,
+    list_id   text not null,
+    part      int not null,
+    files     jsonb not null,
+    at        timestamptz not null default queue.now(),
+    primary key (device_id, list_id, part)
+);
+alter table report_parts enable row level security;
+create policy own on report_parts using (user_id = (select current_user_id()));
+grant select, insert, update, delete on report_parts to driftless_app;

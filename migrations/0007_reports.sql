@@ -1,5 +1,8 @@
 -- Device reports in parts, and what the daily cleanup looks for.
 
+-- Kept no word of what the whole list was; a list that was under way is sent again.
+drop table report_parts;
+
 -- A part of a list that a device sends in pieces; the list is compared once its last part and all before it are here. entries is the
 -- JSON of the part as the domain wrote it: it is only ever read whole. list_id is the client's own text. Goes a day after it came.
 create table list_parts (
