@@ -1,6 +1,7 @@
 //! The processes that faults befall: the shipped binary, and rascals.
 
 use std::{
+    fs::OpenOptions,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -20,6 +21,8 @@ pub enum Breed {
 pub struct Workers {
     data_dir: PathBuf,
     lines: PathBuf,
+    /// What the shipped binary has to complain of. Beside the data folder, whose disk may be full.
+    complaints: PathBuf,
     url: String,
     list: Vec<(Breed, Child)>,
 }
@@ -27,7 +30,8 @@ pub struct Workers {
 impl Workers {
     pub fn new(data_dir: &Path, url: &str) -> Self {
         let lines = data_dir.join("lines");
-        Workers { data_dir: data_dir.to_owned(), lines, url: url.to_owned(), list: Vec::new() }
+        let complaints = data_dir.with_file_name("complaints");
+        Workers { data_dir: data_dir.to_owned(), lines, complaints, url: url.to_owned(), list: Vec::new() }
     }
 
     /// Starts one more and says which it is.
@@ -49,6 +53,7 @@ impl Workers {
         if breed == Breed::Rascal {
             return rascal::start(&self.url, &self.lines);
         }
+        let complaints = OpenOptions::new().create(true).append(true).open(&self.complaints);
         Command::new(env!("CARGO_BIN_EXE_driftless"))
             .arg("work")
             .env_clear()
@@ -57,7 +62,7 @@ impl Workers {
             .env("DRIFTLESS_LOG", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(complaints.map_or_else(|_| Stdio::null(), Stdio::from))
             .spawn()
             .expect("the binary was built before this test")
     }
@@ -87,7 +92,11 @@ impl Workers {
     fn must_live(&mut self, worker: usize) -> Result<()> {
         match self.list[worker].1.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("a worker ended by itself: {status}"),
+            Some(status) => {
+                let complaints = std::fs::read_to_string(&self.complaints).unwrap_or_default();
+                let last = complaints.lines().last().unwrap_or_default();
+                bail!("a worker ({:?}) ended by itself: {status}: {last}", self.list[worker].0)
+            }
         }
     }
 
