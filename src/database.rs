@@ -1,13 +1,17 @@
 //! Where the database is: the server that DRIFTLESS_DATABASE_URL names, or the private cluster of the data folder.
 
-use std::{env::current_exe, path::PathBuf, time::Duration};
+use std::{
+    env::current_exe,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use driftless_domain::{Domain, config::Settings, db};
 use driftless_queue::Process;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +19,9 @@ use crate::postgres::{self, Options, PrivatePostgres, npm_binaries};
 
 /// How soon a private cluster that died is started again.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a start goes on with a database that goes away and comes back.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The address of the database, and a share in the private cluster if it is that.
 pub struct Database {
@@ -60,8 +67,19 @@ impl Database {
         Ok(Domain::new(pool, settings, None))
     }
 
-    /// The same for a process that stays: it has a lease in the queue, by which others see that it lives.
+    /// The same for a process that stays: it has a lease in the queue, by which others see that it lives. A database that goes away
+    /// during the start is waited for.
     pub async fn leased(&self, settings: Settings, connections: u32) -> Result<(Domain, Process)> {
+        let begun = Instant::now();
+        loop {
+            match self.register(settings.clone(), connections).await {
+                Err(error) if error.chain().any(db::is_away) && begun.elapsed() < PATIENCE => sleep(LOOK / 2).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn register(&self, settings: Settings, connections: u32) -> Result<(Domain, Process)> {
         let domain = self.domain(settings.clone(), connections).await?;
         let pool = domain.pool().clone();
         let process = Process::start(&pool).await.context("cannot register this process with the queue")?;

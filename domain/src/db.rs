@@ -113,6 +113,16 @@ impl Fault for Error {
     }
 }
 
+/// Whether this says that the database is away, starting, or out of room just now: what a later try may find mended.
+pub fn is_away(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let code = match cause.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Database(e)) => e.code().unwrap_or_default().into_owned(),
+        Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed) => return true,
+        _ => return false,
+    };
+    ["08", "57P", "53"].iter().any(|class| code.starts_with(class))
+}
+
 /// The name of the constraint that a statement ran into, if that is why it failed.
 pub fn constraint(e: &sqlx::Error) -> Option<&str> {
     e.as_database_error().and_then(|e| e.constraint())

@@ -94,7 +94,7 @@ impl Workers {
             None => Ok(()),
             Some(status) => {
                 let complaints = std::fs::read_to_string(&self.complaints).unwrap_or_default();
-                let last = complaints.lines().last().unwrap_or_default();
+                let last = complaints.lines().rfind(|line| line.starts_with("driftless:")).unwrap_or_default();
                 bail!("a worker ({:?}) ended by itself: {status}: {last}", self.list[worker].0)
             }
         }
