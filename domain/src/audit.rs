@@ -272,11 +272,7 @@ pub enum Error {
     Database(#[from] db::Error),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(cause: sqlx::Error) -> Self {
-        Error::Database(cause.into())
-    }
-}
+crate::db::from_sqlx!(Error::Database);
 
 impl Fault for Error {
     fn kind(&self) -> Kind {

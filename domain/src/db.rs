@@ -59,6 +59,18 @@ pub enum Error {
     Queue(#[source] driftless_queue::Error),
 }
 
+/// Lets `?` after a query make a module's error of it: `from_sqlx!(Error::Database);`
+macro_rules! from_sqlx {
+    ($error:ident::$variant:ident) => {
+        impl From<sqlx::Error> for $error {
+            fn from(cause: sqlx::Error) -> Self {
+                $error::$variant(cause.into())
+            }
+        }
+    };
+}
+pub(crate) use from_sqlx;
+
 impl From<sqlx::Error> for Error {
     fn from(cause: sqlx::Error) -> Self {
         use sqlx::Error as E;

@@ -60,11 +60,7 @@ pub enum Error {
     Db(#[from] db::Error),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        Error::Db(e.into())
-    }
-}
+crate::db::from_sqlx!(Error::Db);
 
 impl Fault for Error {
     fn kind(&self) -> Kind {

@@ -124,11 +124,7 @@ pub enum Stop {
     Superseded,
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        Error::Database(e.into())
-    }
-}
+crate::db::from_sqlx!(Error::Database);
 
 impl Error {
     /// Another worker has taken the run over, or it has ended: there is nothing left to write about it.

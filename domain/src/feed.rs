@@ -29,11 +29,7 @@ pub enum Error {
     Expired,
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        Error::Database(e.into())
-    }
-}
+crate::db::from_sqlx!(Error::Database);
 
 impl Fault for Error {
     fn kind(&self) -> Kind {

@@ -460,7 +460,7 @@ pub(crate) async fn lock(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(State
 }
 
 /// Ends a run that has not ended. One that a worker executes ends at its next step, the others at once.
-pub async fn cancel(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(), Error> {
+pub async fn cancel(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<Run, Error> {
     let (state, device) = lock(tx, actor, run).await?;
     let by_worker: bool =
         sqlx::query_scalar("select state = 'running' and claim_job is not null from runs where id = $1")
@@ -474,11 +474,11 @@ pub async fn cancel(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(), Error> 
         }
         _ => end_cancelled(tx, run, device).await?,
     }
-    record(tx, actor, "sync_run_cancelled", run).await
+    changed(tx, actor, "sync_run_cancelled", run).await
 }
 
 /// Lets a held run carry out exactly the deletions that it lists.
-pub async fn approve(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(), Error> {
+pub async fn approve(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<Run, Error> {
     let (state, _) = lock(tx, actor, run).await?;
     if state != State::Held {
         return Err(Error::State(state));
@@ -488,17 +488,17 @@ pub async fn approve(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(), Error>
         .execute(&mut **tx)
         .await?;
     enqueue(tx, run, 0).await?;
-    record(tx, actor, "sync_run_approved", run).await
+    changed(tx, actor, "sync_run_approved", run).await
 }
 
 /// Ends a held run without its deletions.
-pub async fn discard(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(), Error> {
+pub async fn discard(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<Run, Error> {
     let (state, device) = lock(tx, actor, run).await?;
     if state != State::Held {
         return Err(Error::State(state));
     }
     end_cancelled(tx, run, device).await?;
-    record(tx, actor, "sync_run_discarded", run).await
+    changed(tx, actor, "sync_run_discarded", run).await
 }
 
 async fn end_cancelled(tx: &mut Tx, run: Uuid, device: i64) -> Result<(), Error> {
@@ -511,9 +511,11 @@ async fn end_cancelled(tx: &mut Tx, run: Uuid, device: i64) -> Result<(), Error>
     wake_next(tx, device).await
 }
 
-async fn record(tx: &mut Tx, actor: &Actor, action: &'static str, run: Uuid) -> Result<(), Error> {
+/// Audits what a person did to a run, and shows it as it is now.
+async fn changed(tx: &mut Tx, actor: &Actor, action: &'static str, run: Uuid) -> Result<Run, Error> {
     let details = json!({"run_id": run});
-    Ok(audit::record(tx, audit::Entry::new(action).by(actor).about("sync_run", run).details(details)).await?)
+    audit::record(tx, audit::Entry::new(action).by(actor).about("sync_run", run).details(details)).await?;
+    get(tx, actor, run).await
 }
 
 /// The audit entry of a firing: the shape that docs/sync.md promises.

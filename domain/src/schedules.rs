@@ -8,7 +8,7 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 pub use driftless_sync::cadence::Note;
 use driftless_sync::cadence::{self, Frequency, Rule, RuleError};
 use serde_json::{Value, json};
-use sqlx::FromRow;
+use sqlx::{FromRow, Postgres, Row as _, postgres::PgArguments, query::Query};
 use uuid::Uuid;
 
 use crate::{
@@ -48,11 +48,7 @@ pub enum Error {
     Db(#[from] db::Error),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        Error::Db(e.into())
-    }
-}
+crate::db::from_sqlx!(Error::Db);
 
 impl Error {
     fn inner(&self) -> Option<&dyn Fault> {
@@ -222,6 +218,22 @@ impl Default for Fields {
 }
 
 impl Fields {
+    /// Binds them in the order of the columns, from schedule_type to jitter_seconds.
+    fn bind<'q>(&'q self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments> {
+        query
+            .bind(self.schedule_type.as_str())
+            .bind(&self.time_of_day)
+            .bind(self.day_of_week)
+            .bind(self.day_of_month)
+            .bind(&self.timezone)
+            .bind(self.sync_deletions)
+            .bind(self.resolve_conflicts.as_str())
+            .bind(self.direction.as_str())
+            .bind(self.missed_run.as_str())
+            .bind(self.overlap.as_str())
+            .bind(self.jitter_seconds)
+    }
+
     /// The rule that they make.
     pub(crate) fn rule(&self) -> Result<Rule, Error> {
         let frequency = match self.schedule_type {
@@ -388,26 +400,14 @@ macro_rules! select_schedules {
 pub async fn create(tx: &mut Tx, actor: &Actor, device_id: &str, fields: Fields) -> Result<Schedule, Error> {
     let rule = fields.check()?;
     let device = devices::find(tx, actor, device_id).await?;
-    let id: i64 = sqlx::query_scalar(
+    let insert = sqlx::query(
         "insert into schedules (user_id, device_id, schedule_type, time_of_day, day_of_week, day_of_month, timezone,
                                 sync_deletions, resolve_conflicts, direction, missed_run, overlap, jitter_seconds)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) returning id",
     )
     .bind(actor.user_id())
-    .bind(device)
-    .bind(fields.schedule_type.as_str())
-    .bind(&fields.time_of_day)
-    .bind(fields.day_of_week)
-    .bind(fields.day_of_month)
-    .bind(&fields.timezone)
-    .bind(fields.sync_deletions)
-    .bind(fields.resolve_conflicts.as_str())
-    .bind(fields.direction.as_str())
-    .bind(fields.missed_run.as_str())
-    .bind(fields.overlap.as_str())
-    .bind(fields.jitter_seconds)
-    .fetch_one(&mut **tx)
-    .await?;
+    .bind(device);
+    let id: i64 = fields.bind(insert).fetch_one(&mut **tx).await?.try_get(0)?;
     let next = rule.next(tx.now().await?).at + fields.jitter(id);
     set_due(tx, actor, id, next).await?;
     record(tx, actor, "schedule_created", id, device_id, fields.as_json()).await?;
@@ -465,26 +465,13 @@ pub async fn patch(tx: &mut Tx, actor: &Actor, id: i64, edit: impl FnOnce(&mut F
     edit(&mut fields);
     let rule = fields.check()?;
     let same_rule = fields.same_rule(&old.fields);
-    sqlx::query(
+    let update = sqlx::query(
         "update schedules set schedule_type = $2, time_of_day = $3, day_of_week = $4, day_of_month = $5, timezone = $6,
                 sync_deletions = $7, resolve_conflicts = $8, direction = $9, missed_run = $10, overlap = $11,
                 jitter_seconds = $12, rule_revision = rule_revision + $13, updated_at = queue.now() where id = $1",
     )
-    .bind(id)
-    .bind(fields.schedule_type.as_str())
-    .bind(&fields.time_of_day)
-    .bind(fields.day_of_week)
-    .bind(fields.day_of_month)
-    .bind(&fields.timezone)
-    .bind(fields.sync_deletions)
-    .bind(fields.resolve_conflicts.as_str())
-    .bind(fields.direction.as_str())
-    .bind(fields.missed_run.as_str())
-    .bind(fields.overlap.as_str())
-    .bind(fields.jitter_seconds)
-    .bind(i32::from(!same_rule))
-    .execute(&mut **tx)
-    .await?;
+    .bind(id);
+    fields.bind(update).bind(i32::from(!same_rule)).execute(&mut **tx).await?;
     if let Some(at) = old.next_run_at {
         let next = if same_rule { at - old.fields.jitter(id) } else { rule.next(tx.now().await?).at };
         set_due(tx, actor, id, next + fields.jitter(id)).await?;

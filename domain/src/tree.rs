@@ -49,11 +49,7 @@ pub enum Error {
     BadCursor,
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        Error::Database(e.into())
-    }
-}
+crate::db::from_sqlx!(Error::Database);
 
 impl Fault for Error {
     fn kind(&self) -> Kind {
@@ -258,6 +254,12 @@ pub struct Listing {
     pub next: Option<String>,
 }
 
+/// The folder at `path`.
+async fn folder(tx: &mut Tx, actor: &Actor, path: &TreePath) -> Result<Node, Error> {
+    let found = node(tx, actor, path).await?;
+    if found.is_folder() { Ok(found) } else { Err(Error::NotAFolder(path.clone())) }
+}
+
 /// What is in the folder at `path`, after the name `after`.
 pub async fn list(tx: &mut Tx, actor: &Actor, path: &TreePath, after: Option<&str>) -> Result<Listing, Error> {
     #[derive(FromRow)]
@@ -266,10 +268,7 @@ pub async fn list(tx: &mut Tx, actor: &Actor, path: &TreePath, after: Option<&st
         #[sqlx(flatten)]
         row: Row,
     }
-    let folder = node(tx, actor, path).await?;
-    if !folder.is_folder() {
-        return Err(Error::NotAFolder(path.clone()));
-    }
+    let folder = folder(tx, actor, path).await?;
     let rows: Vec<Named> = sqlx::query_as(
         "select e.name, e.id, e.seq, e.kind, v.size, v.sha256, v.modified_at, v.executable from (
              select name, id, seq, kind from entries
@@ -295,10 +294,7 @@ pub async fn below(tx: &mut Tx, actor: &Actor, path: &TreePath) -> Result<Vec<No
         #[sqlx(flatten)]
         row: Row,
     }
-    let folder = node(tx, actor, path).await?;
-    if !folder.is_folder() {
-        return Err(Error::NotAFolder(path.clone()));
-    }
+    let folder = folder(tx, actor, path).await?;
     let rows: Vec<Pathed> = sqlx::query_as(
         "with recursive t as (
              select $2::bigint as id, 0::bigint as seq, 0::smallint as kind, ''::text collate \"C\" as path
@@ -337,10 +333,7 @@ pub async fn page(tx: &mut Tx, actor: &Actor, path: &TreePath, after: i64) -> Re
         #[sqlx(flatten)]
         row: Row,
     }
-    let folder = node(tx, actor, path).await?;
-    if !folder.is_folder() {
-        return Err(Error::NotAFolder(path.clone()));
-    }
+    folder(tx, actor, path).await?;
     let rows: Vec<Placed> = sqlx::query_as(
         "select e.parent_id, e.name, e.id, e.seq, e.kind, v.size, v.sha256, v.modified_at, v.executable from (
              select parent_id, name, id, seq, kind from entries

@@ -313,8 +313,7 @@ impl Runs {
         run_id: Path<Uuid>,
     ) -> Result<RunChanged, ApiError> {
         let mut tx = domain.begin(&auth.0).await?;
-        runs::cancel(&mut tx, &auth.0, run_id.0).await?;
-        let run = runs::get(&mut tx, &auth.0, run_id.0).await?;
+        let run = runs::cancel(&mut tx, &auth.0, run_id.0).await?;
         tx.commit().await?;
         Ok(RunChanged::Done(Json(run.into())))
     }
@@ -329,8 +328,7 @@ impl Runs {
         run_id: Path<Uuid>,
     ) -> Result<RunChanged, ApiError> {
         let mut tx = domain.begin(&auth.0).await?;
-        runs::approve(&mut tx, &auth.0, run_id.0).await?;
-        let run = runs::get(&mut tx, &auth.0, run_id.0).await?;
+        let run = runs::approve(&mut tx, &auth.0, run_id.0).await?;
         tx.commit().await?;
         Ok(RunChanged::Done(Json(run.into())))
     }
@@ -345,8 +343,7 @@ impl Runs {
         run_id: Path<Uuid>,
     ) -> Result<RunChanged, ApiError> {
         let mut tx = domain.begin(&auth.0).await?;
-        runs::discard(&mut tx, &auth.0, run_id.0).await?;
-        let run = runs::get(&mut tx, &auth.0, run_id.0).await?;
+        let run = runs::discard(&mut tx, &auth.0, run_id.0).await?;
         tx.commit().await?;
         Ok(RunChanged::Done(Json(run.into())))
     }

@@ -89,11 +89,7 @@ pub enum Error {
     Precondition(TreePath),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        Error::Database(e.into())
-    }
-}
+crate::db::from_sqlx!(Error::Database);
 
 impl From<store::Error> for Error {
     fn from(e: store::Error) -> Self {

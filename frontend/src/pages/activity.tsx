@@ -1,5 +1,5 @@
 //! The audit log, newest first. Names and details are whatever people and machines wrote: shown as text only.
-import { Anchor, Button, Group, Select, Text, TextInput } from '@mantine/core'
+import { Anchor, Group, Select, Text, TextInput } from '@mantine/core'
 import { useDebouncedValue } from '@mantine/hooks'
 import { IconActivity } from '@tabler/icons-react'
 import { useInfiniteQuery } from '@tanstack/react-query'
@@ -10,9 +10,10 @@ import type { AuditEntry, AuditLevel } from '../api/generated'
 import { listAuditInfiniteOptions } from '../api/generated/@tanstack/react-query.gen'
 import { userZone } from '../format/time'
 import { Badge, type Tone } from '../parts/badge'
+import { Listed } from '../parts/listed'
 import { Block, Page } from '../parts/page'
-import { Cell, Row, Rows } from '../parts/rows'
-import { Empty, Failed, Loading } from '../parts/states'
+import { Cell, Row } from '../parts/rows'
+import { Empty } from '../parts/states'
 import { When } from '../parts/when'
 import classes from './activity.module.css'
 
@@ -87,11 +88,12 @@ export function Activity() {
         <TextInput type="date" label={t('activity.since')} value={since} onChange={(event) => setSince(event.currentTarget.value)} w={160} />
       </Group>
       <Block title={t('activity.title')} hideHead>
-        {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-        {list.isPending ? <Loading rows={6} /> : null}
-        {list.data && entries.length === 0 ? <Empty icon={IconActivity} title={filtered ? t('activity.emptyFilter') : t('activity.empty')} hint={filtered ? t('activity.emptyFilterHint') : t('activity.emptyHint')} /> : null}
-        {entries.length > 0 ? <Rows label={t('activity.title')}>{entries.map((entry) => <EntryRow key={entry.id} entry={entry} />)}</Rows> : null}
-        {list.hasNextPage ? <Button variant="default" mt="md" loading={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>{t('common.more')}</Button> : null}
+        <Listed
+          query={list} items={entries} label={t('activity.title')} loading={6}
+          empty={<Empty icon={IconActivity} title={filtered ? t('activity.emptyFilter') : t('activity.empty')} hint={filtered ? t('activity.emptyFilterHint') : t('activity.emptyHint')} />}
+        >
+          {(entry) => <EntryRow key={entry.id} entry={entry} />}
+        </Listed>
       </Block>
     </Page>
   )

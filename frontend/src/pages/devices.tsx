@@ -1,8 +1,8 @@
 //! What the user's files are kept in step with: rename, choose its part of the tree, what it ignores, remove it.
-import { ActionIcon, Button, Group, Menu, Modal, Stack, Text, Textarea, TextInput } from '@mantine/core'
+import { ActionIcon, Button, Group, Menu, Text, Textarea, TextInput } from '@mantine/core'
 import { IconDeviceLaptop, IconDots, IconEdit, IconFolder, IconTrash } from '@tabler/icons-react'
 import { useInfiniteQuery, useMutation, useQueryClient } from '@tanstack/react-query'
-import { useState, type FormEvent } from 'react'
+import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { Link } from 'react-router'
 import { toFailure } from '../api/failure'
@@ -11,10 +11,12 @@ import { deleteDeviceMutation, listDevicesInfiniteOptions, listDevicesQueryKey, 
 import { userZone } from '../format/time'
 import { Badge } from '../parts/badge'
 import { Confirm } from '../parts/confirm'
+import { Edit } from '../parts/edit'
 import { useFieldError } from '../parts/field-error'
+import { Listed } from '../parts/listed'
 import { Block, Page } from '../parts/page'
-import { Cell, Row, Rows } from '../parts/rows'
-import { Empty, Failed, Loading } from '../parts/states'
+import { Cell, Row } from '../parts/rows'
+import { Empty } from '../parts/states'
 import { tell } from '../parts/tell'
 import { When } from '../parts/when'
 
@@ -34,25 +36,15 @@ function EditDevice({ device, onClose }: { device: Device; onClose: () => void }
   })
   const failure = saving.error ? toFailure(saving.error) : undefined
   const fieldError = useFieldError(failure)
-  const submit = (event: FormEvent) => {
-    event.preventDefault()
-    saving.mutate({ path: { device_id: device.device_id }, body: { device_name: name.trim(), base_path: base.trim(), ignore: ignore.split('\n').filter((line) => line.trim() !== '') } })
-  }
   return (
-    <Modal opened onClose={onClose} title={t('devices.editTitle')} centered closeButtonProps={{ 'aria-label': t('common.close') }}>
-      <form onSubmit={submit}>
-        <Stack>
-          <TextInput label={t('devices.name')} required withAsterisk={false} maxLength={255} value={name} onChange={(event) => setName(event.currentTarget.value)} error={fieldError('device_name', 'name')} />
-          <TextInput label={t('sync.register.base')} description={t('sync.register.baseHint')} required withAsterisk={false} spellCheck={false} value={base} onChange={(event) => setBase(event.currentTarget.value)} error={fieldError('base_path')} />
-          <Textarea label={t('devices.ignore')} description={t('devices.ignoreHint')} autosize minRows={3} maxRows={10} spellCheck={false} value={ignore} onChange={(event) => setIgnore(event.currentTarget.value)} error={fieldError('ignore')} />
-          {failure && !failure.field ? <Failed error={failure} /> : null}
-          <Group justify="flex-end">
-            <Button variant="default" onClick={onClose}>{t('common.cancel')}</Button>
-            <Button type="submit" loading={saving.isPending}>{t('common.save')}</Button>
-          </Group>
-        </Stack>
-      </form>
-    </Modal>
+    <Edit
+      title={t('devices.editTitle')} busy={saving.isPending} onClose={onClose} failure={failure?.field ? undefined : failure}
+      onSave={() => saving.mutate({ path: { device_id: device.device_id }, body: { device_name: name.trim(), base_path: base.trim(), ignore: ignore.split('\n').filter((line) => line.trim() !== '') } })}
+    >
+      <TextInput label={t('devices.name')} required withAsterisk={false} maxLength={255} value={name} onChange={(event) => setName(event.currentTarget.value)} error={fieldError('device_name', 'name')} />
+      <TextInput label={t('sync.register.base')} description={t('sync.register.baseHint')} required withAsterisk={false} spellCheck={false} value={base} onChange={(event) => setBase(event.currentTarget.value)} error={fieldError('base_path')} />
+      <Textarea label={t('devices.ignore')} description={t('devices.ignoreHint')} autosize minRows={3} maxRows={10} spellCheck={false} value={ignore} onChange={(event) => setIgnore(event.currentTarget.value)} error={fieldError('ignore')} />
+    </Edit>
   )
 }
 
@@ -120,11 +112,12 @@ export function Devices() {
   return (
     <Page title={t('devices.title')} name={t('nav.devices')} lead={<>{t('devices.lead')} {t('common.times', { zone: userZone })}</>}>
       <Block title={t('devices.title')} hideHead>
-        {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-        {list.isPending ? <Loading /> : null}
-        {list.data && devices.length === 0 ? <Empty icon={IconDeviceLaptop} title={t('devices.empty')} hint={t('devices.emptyHint')} action={<Button component={Link} to="/sync" variant="light">{t('devices.toSync')}</Button>} /> : null}
-        {devices.length > 0 ? <Rows label={t('devices.title')}>{devices.map((device) => <DeviceRow key={device.device_id} device={device} />)}</Rows> : null}
-        {list.hasNextPage ? <Button variant="default" mt="md" loading={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>{t('common.more')}</Button> : null}
+        <Listed
+          query={list} items={devices} label={t('devices.title')}
+          empty={<Empty icon={IconDeviceLaptop} title={t('devices.empty')} hint={t('devices.emptyHint')} action={<Button component={Link} to="/sync" variant="light">{t('devices.toSync')}</Button>} />}
+        >
+          {(device) => <DeviceRow key={device.device_id} device={device} />}
+        </Listed>
       </Block>
     </Page>
   )

@@ -6,9 +6,10 @@ import { useTranslation } from 'react-i18next'
 import type { Cron } from '../../api/generated'
 import { listCronsOptions, runCronMutation } from '../../api/generated/@tanstack/react-query.gen'
 import { useCodes } from '../../i18n/codes'
+import { Listed } from '../../parts/listed'
 import { Block } from '../../parts/page'
-import { Cell, Row, Rows } from '../../parts/rows'
-import { Empty, Failed, Loading } from '../../parts/states'
+import { Cell, Row } from '../../parts/rows'
+import { Empty } from '../../parts/states'
 import { tell } from '../../parts/tell'
 import { When } from '../../parts/when'
 import { RHYTHM, useRefresh, useTellFailure } from './live'
@@ -42,10 +43,12 @@ export function Crons() {
   const list = useQuery({ ...listCronsOptions(), refetchInterval: RHYTHM })
   return (
     <Block title={t('jobs.crons.title')} lead={t('jobs.crons.lead')} icon={IconCalendarRepeat}>
-      {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-      {list.isPending ? <Loading rows={2} /> : null}
-      {list.data?.length === 0 ? <Empty icon={IconCalendarRepeat} title={t('jobs.crons.empty')} hint={t('jobs.crons.emptyHint')} /> : null}
-      {list.data && list.data.length > 0 ? <Rows label={t('jobs.crons.title')}>{list.data.map((cron) => <CronRow key={cron.name} cron={cron} />)}</Rows> : null}
+      <Listed
+        query={list} items={list.data ?? []} label={t('jobs.crons.title')} loading={2}
+        empty={<Empty icon={IconCalendarRepeat} title={t('jobs.crons.empty')} hint={t('jobs.crons.emptyHint')} />}
+      >
+        {(cron) => <CronRow key={cron.name} cron={cron} />}
+      </Listed>
     </Block>
   )
 }

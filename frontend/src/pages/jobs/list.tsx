@@ -1,6 +1,6 @@
 //! Jobs by what has become of them, newest first, each with what can be done to it. The first page is live; older ones are
 //! fetched when asked for. Payloads and errors are whatever programs wrote: shown as text only.
-import { Button, Group, Progress, SegmentedControl, Select, Text } from '@mantine/core'
+import { Group, Progress, SegmentedControl, Select, Text } from '@mantine/core'
 import { IconListDetails } from '@tabler/icons-react'
 import { useInfiniteQuery, useQuery } from '@tanstack/react-query'
 import { useState } from 'react'
@@ -8,9 +8,10 @@ import { useTranslation } from 'react-i18next'
 import type { Job } from '../../api/generated'
 import { listJobsInfiniteOptions, listQueuesOptions } from '../../api/generated/@tanstack/react-query.gen'
 import { Badge, type Tone } from '../../parts/badge'
+import { Listed } from '../../parts/listed'
 import { Block } from '../../parts/page'
-import { Cell, Row, Rows } from '../../parts/rows'
-import { Empty, Failed, Loading } from '../../parts/states'
+import { Cell, Row } from '../../parts/rows'
+import { Empty } from '../../parts/states'
 import { When } from '../../parts/when'
 import { CancelJob, DeadJob } from './acts'
 import classes from './jobs.module.css'
@@ -96,11 +97,12 @@ export function JobList() {
         <SegmentedControl className={classes.which ?? ''} aria-label={t('jobs.list.which')} value={which} onChange={(value) => setWhich(LISTS.find((known) => known === value) ?? 'running')} data={LISTS.map((value) => ({ value, label: label(value) }))} />
         <Select aria-label={t('jobs.list.queue')} placeholder={t('jobs.list.queue')} clearable clearButtonProps={{ 'aria-label': t('common.all') }} value={queue} onChange={setQueue} data={(queues.data ?? []).map((each) => each.queue)} />
       </div>
-      {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-      {list.isPending ? <Loading /> : null}
-      {list.data && jobs.length === 0 ? <Empty icon={IconListDetails} title={t(`jobs.list.none.${which}`)} hint={t(`jobs.list.noneHint.${which}`)} /> : null}
-      {jobs.length > 0 ? <Rows label={label(which)}>{jobs.map((job) => <JobRow key={job.job_id} job={job} />)}</Rows> : null}
-      {list.hasNextPage ? <Button variant="default" mt="md" loading={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>{t('common.more')}</Button> : null}
+      <Listed
+        query={list} items={jobs} label={label(which)}
+        empty={<Empty icon={IconListDetails} title={t(`jobs.list.none.${which}`)} hint={t(`jobs.list.noneHint.${which}`)} />}
+      >
+        {(job) => <JobRow key={job.job_id} job={job} />}
+      </Listed>
     </Block>
   )
 }

@@ -7,9 +7,10 @@ import type { Queue } from '../../api/generated'
 import { listQueuesOptions, pauseQueueMutation, resumeQueueMutation } from '../../api/generated/@tanstack/react-query.gen'
 import { span } from '../../format/time'
 import { Badge } from '../../parts/badge'
+import { Listed } from '../../parts/listed'
 import { Block } from '../../parts/page'
-import { Cell, Row, Rows } from '../../parts/rows'
-import { Empty, Failed, Loading } from '../../parts/states'
+import { Cell, Row } from '../../parts/rows'
+import { Empty } from '../../parts/states'
 import { tell } from '../../parts/tell'
 import classes from './jobs.module.css'
 import { RHYTHM, useRefresh, useTellFailure } from './live'
@@ -62,10 +63,12 @@ export function Queues() {
   const list = useQuery({ ...listQueuesOptions(), refetchInterval: RHYTHM })
   return (
     <Block title={t('jobs.queues.title')} lead={t('jobs.queues.lead')} icon={IconStack2}>
-      {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-      {list.isPending ? <Loading /> : null}
-      {list.data?.length === 0 ? <Empty icon={IconStack2} title={t('jobs.queues.empty')} hint={t('jobs.queues.emptyHint')} /> : null}
-      {list.data && list.data.length > 0 ? <Rows label={t('jobs.queues.title')}>{list.data.map((queue) => <QueueRow key={queue.queue} queue={queue} />)}</Rows> : null}
+      <Listed
+        query={list} items={list.data ?? []} label={t('jobs.queues.title')}
+        empty={<Empty icon={IconStack2} title={t('jobs.queues.empty')} hint={t('jobs.queues.emptyHint')} />}
+      >
+        {(queue) => <QueueRow key={queue.queue} queue={queue} />}
+      </Listed>
     </Block>
   )
 }

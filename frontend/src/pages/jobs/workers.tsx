@@ -6,9 +6,10 @@ import { useTranslation } from 'react-i18next'
 import type { Worker } from '../../api/generated'
 import { listWorkersOptions } from '../../api/generated/@tanstack/react-query.gen'
 import { Badge } from '../../parts/badge'
+import { Listed } from '../../parts/listed'
 import { Block } from '../../parts/page'
-import { Cell, Row, Rows } from '../../parts/rows'
-import { Empty, Failed, Loading } from '../../parts/states'
+import { Cell, Row } from '../../parts/rows'
+import { Empty } from '../../parts/states'
 import { When } from '../../parts/when'
 import { RHYTHM } from './live'
 
@@ -33,10 +34,12 @@ export function WorkerList() {
   const list = useQuery({ ...listWorkersOptions(), refetchInterval: RHYTHM })
   return (
     <Block title={t('jobs.workers.title')} lead={t('jobs.workers.lead')} icon={IconServer}>
-      {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-      {list.isPending ? <Loading rows={1} /> : null}
-      {list.data?.length === 0 ? <Empty icon={IconServer} title={t('jobs.workers.empty')} hint={t('jobs.workers.emptyHint')} /> : null}
-      {list.data && list.data.length > 0 ? <Rows label={t('jobs.workers.title')}>{list.data.map((worker) => <WorkerRow key={worker.name} worker={worker} />)}</Rows> : null}
+      <Listed
+        query={list} items={list.data ?? []} label={t('jobs.workers.title')} loading={1}
+        empty={<Empty icon={IconServer} title={t('jobs.workers.empty')} hint={t('jobs.workers.emptyHint')} />}
+      >
+        {(worker) => <WorkerRow key={worker.name} worker={worker} />}
+      </Listed>
     </Block>
   )
 }

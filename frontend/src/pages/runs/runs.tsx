@@ -9,9 +9,10 @@ import { listDevicesOptions, listRunsInfiniteOptions } from '../../api/generated
 import { MOST } from '../../api/paging'
 import { duration, userZone } from '../../format/time'
 import { Badge, StateBadge } from '../../parts/badge'
+import { Listed } from '../../parts/listed'
 import { Block, Page } from '../../parts/page'
-import { Cell, Row, Rows } from '../../parts/rows'
-import { Empty, Failed, Loading } from '../../parts/states'
+import { Cell, Row } from '../../parts/rows'
+import { Empty } from '../../parts/states'
 import { When } from '../../parts/when'
 
 const STATES: readonly RunState[] = ['queued', 'running', 'waiting_for_device', 'held', 'succeeded', 'failed', 'cancelled', 'missed', 'skipped']
@@ -57,15 +58,15 @@ export function Runs() {
         <Select label={t('runs.state')} placeholder={t('common.all')} clearable clearButtonProps={{ 'aria-label': t('common.all') }} value={state ?? null} onChange={(value) => filter('state', value)} data={STATES.map((value) => ({ value, label: t(`state.${value}`) }))} />
       </Group>
       <Block title={t('runs.title')} hideHead>
-        {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-        {list.isPending ? <Loading rows={6} /> : null}
-        {list.data && runs.length === 0 ? (
-          filtered
+        <Listed
+          query={list} items={runs} label={t('runs.title')} loading={6}
+          empty={filtered
             ? <Empty icon={IconHistory} title={t('runs.emptyFilter')} hint={t('runs.emptyFilterHint')} />
             : <Empty icon={IconHistory} title={t('runs.empty')} hint={t('runs.emptyHint')} action={<Button component={Link} to="/sync" variant="light">{t('runs.toSync')}</Button>} />
-        ) : null}
-        {runs.length > 0 ? <Rows label={t('runs.title')}>{runs.map((run) => <RunRow key={run.run_id} run={run} />)}</Rows> : null}
-        {list.hasNextPage ? <Button variant="default" mt="md" loading={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>{t('common.more')}</Button> : null}
+          }
+        >
+          {(run) => <RunRow key={run.run_id} run={run} />}
+        </Listed>
       </Block>
     </Page>
   )

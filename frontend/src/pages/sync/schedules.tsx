@@ -11,9 +11,10 @@ import { deleteScheduleMutation, disableScheduleMutation, enableScheduleMutation
 import { userZone } from '../../format/time'
 import { Badge, StateBadge } from '../../parts/badge'
 import { Confirm } from '../../parts/confirm'
+import { Listed } from '../../parts/listed'
 import { Block } from '../../parts/page'
-import { Cell, Row, Rows } from '../../parts/rows'
-import { Empty, Failed, Loading, useExplain } from '../../parts/states'
+import { Cell, Row } from '../../parts/rows'
+import { Empty, useExplain } from '../../parts/states'
 import { tell, tellFailure } from '../../parts/tell'
 import { When } from '../../parts/when'
 import { EditSchedule } from './edit-schedule'
@@ -108,11 +109,12 @@ export function Schedules() {
   const schedules = list.data?.pages.flatMap((page) => page.schedules) ?? []
   return (
     <Block title={t('sync.list.title')} lead={<>{t('sync.list.lead')} {t('common.times', { zone: userZone })}</>} icon={IconCalendarClock}>
-      {list.error && !list.data ? <Failed error={list.error} title={t('failure.load')} retry={() => void list.refetch()} /> : null}
-      {list.isPending ? <Loading /> : null}
-      {list.data && schedules.length === 0 ? <Empty icon={IconCalendarClock} title={t('sync.list.empty')} hint={t('sync.list.emptyHint')} /> : null}
-      {schedules.length > 0 ? <Rows label={t('sync.list.title')}>{schedules.map((schedule) => <ScheduleRow key={schedule.schedule_id} schedule={schedule} />)}</Rows> : null}
-      {list.hasNextPage ? <Button variant="default" mt="md" loading={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>{t('common.more')}</Button> : null}
+      <Listed
+        query={list} items={schedules} label={t('sync.list.title')}
+        empty={<Empty icon={IconCalendarClock} title={t('sync.list.empty')} hint={t('sync.list.emptyHint')} />}
+      >
+        {(schedule) => <ScheduleRow key={schedule.schedule_id} schedule={schedule} />}
+      </Listed>
     </Block>
   )
 }
