@@ -4,6 +4,7 @@
 
 mod cli;
 mod database;
+mod limits;
 mod postgres;
 mod serve;
 mod telemetry;
@@ -38,6 +39,7 @@ fn run(command: Command) -> Result<()> {
     if matches!(command, Command::Openapi) {
         return print(&driftless_api::openapi());
     }
+    limits::set();
     let settings = Settings::from_env()?;
     telemetry::start(&settings.log)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;

@@ -15,7 +15,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use driftless_queue::{JobId, NewJob, Process, Waker};
 use sqlx::{
-    PgConnection, PgPool, Postgres, Transaction,
+    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use uuid::Uuid;
@@ -29,6 +29,7 @@ use crate::{
     feed::Hub,
     sessions,
     store::Store,
+    uploads::CatchingUp,
 };
 
 /// A failure of the database itself.
@@ -238,6 +239,7 @@ struct Parts {
     meter: Meter,
     store: Store,
     writers: Writers,
+    catching_up: CatchingUp,
     hub: Hub,
 }
 
@@ -248,8 +250,21 @@ impl Domain {
         let waker = Waker::new(pool.clone());
         let meter = Meter::new(pool.clone(), settings.zone);
         let (store, hub) = (Store::new(&settings), Hub::new(pool.clone()));
-        let (sessions, writers, unleased) = (sessions::Cache::default(), Writers::default(), Uuid::now_v7());
-        Domain(Arc::new(Parts { pool, waker, settings, worker, unleased, sessions, meter, store, writers, hub }))
+        let (sessions, unleased) = (sessions::Cache::default(), Uuid::now_v7());
+        let (writers, catching_up) = (Writers::default(), CatchingUp::default());
+        Domain(Arc::new(Parts {
+            pool,
+            waker,
+            settings,
+            worker,
+            unleased,
+            sessions,
+            meter,
+            store,
+            writers,
+            catching_up,
+            hub,
+        }))
     }
 
     /// The settings that this process was started with.
@@ -269,6 +284,10 @@ impl Domain {
 
     pub(crate) fn writers(&self) -> &Writers {
         &self.0.writers
+    }
+
+    pub(crate) fn catching_up(&self) -> &CatchingUp {
+        &self.0.catching_up
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -301,17 +320,21 @@ impl Domain {
 
     /// A transaction as `actor`: row level security shows and takes only his rows.
     pub async fn begin(&self, actor: &Actor) -> Result<Tx, Error> {
-        let mut tx = self.begin_system().await?;
-        sqlx::query("select set_config('role', 'driftless_app', true), set_config('driftless.user_id', $1, true)")
-            .bind(actor.user_id.to_string())
-            .execute(&mut *tx)
-            .await?;
-        Ok(tx)
+        // One round trip. Should the second statement fail, the transaction is broken and no later statement runs in it.
+        let user = actor.user_id;
+        let begin = format!(
+            "begin; select set_config('role', 'driftless_app', true), set_config('driftless.user_id', '{user}', true)"
+        );
+        Ok(self.tx(self.0.pool.begin_with(AssertSqlSafe(begin)).await?))
     }
 
     /// A transaction as the tables' owner, which sees every user's rows.
     pub async fn begin_system(&self) -> Result<Tx, Error> {
-        Ok(Tx { inner: self.0.pool.begin().await?, waker: self.0.waker.clone(), wakes: BTreeSet::new(), now: None })
+        Ok(self.tx(self.0.pool.begin().await?))
+    }
+
+    fn tx(&self, inner: Transaction<'static, Postgres>) -> Tx {
+        Tx { inner, waker: self.0.waker.clone(), wakes: BTreeSet::new(), now: None }
     }
 }
 

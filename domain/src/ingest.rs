@@ -12,6 +12,7 @@ use driftless_sync::{
     hash::{ContentHash, Hasher},
 };
 use futures::{Stream, StreamExt};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use uuid::Uuid;
 
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
 
 /// Bytes taken from the stream before they are hashed and split, while the next are read.
 const BLOCK: usize = 1 << 20;
+/// Pieces below this size are copied together: each that is kept costs more than its bytes.
+const TINY: usize = 4 << 10;
 /// Chunks wait for one look-up until they have so many bytes or are so many.
 const PENDING_BYTES: usize = 4 << 20;
 const PENDING_CHUNKS: usize = 4000;
@@ -37,9 +40,9 @@ pub enum Error {
     /// Whoever sends the bytes stopped early.
     #[error("the contents ended early")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Hashing failed (the process is shutting down).
-    #[error("the contents could not be hashed")]
-    Hashing(#[source] tokio::task::JoinError),
+    /// A part of the work broke off (the process is shutting down).
+    #[error("the contents could not be hashed and stored")]
+    BrokeOff(#[from] JoinError),
 }
 
 impl Fault for Error {
@@ -47,7 +50,7 @@ impl Fault for Error {
         match self {
             Error::Store(e) => e.kind(),
             Error::Source(_) => Kind::Invalid,
-            Error::Hashing(_) => Kind::Unavailable,
+            Error::BrokeOff(_) => Kind::Unavailable,
         }
     }
 
@@ -55,7 +58,7 @@ impl Fault for Error {
         match self {
             Error::Store(e) => e.code(),
             Error::Source(_) => "contents.cut_short",
-            Error::Hashing(_) => "store.interrupted",
+            Error::BrokeOff(_) => "store.interrupted",
         }
     }
 
@@ -104,7 +107,9 @@ pub struct Ingest {
     actor: Actor,
     holder: Holder,
     writer: Option<PackWriter>,
-    pending: Vec<(ContentHash, Bytes)>,
+    /// A full pack on its way to the disk.
+    sealing: Option<JoinHandle<Result<Pack, store::Error>>>,
+    pending: Vec<Chunk>,
     pending_bytes: usize,
     seen: HashSet<ContentHash>,
     pinned: i32,
@@ -163,28 +168,34 @@ impl Ingested {
     }
 }
 
-/// A block's chunks, and the state to go on with.
-struct Split {
-    hasher: Hasher,
-    splitter: Splitter,
-    chunks: Vec<(ContentHash, Bytes)>,
+/// A chunk as it came: its bytes are where the network or the disk put them.
+struct Chunk {
+    hash: ContentHash,
+    pieces: Vec<Bytes>,
 }
 
-impl Split {
-    fn take_in(mut self, block: &[u8]) -> Self {
-        self.hasher.update(block);
-        self.splitter.push(block);
-        while let Some(chunk) = self.splitter.next_chunk() {
-            self.chunks.push((ContentHash::of(&chunk), chunk.into()));
-        }
-        self
+impl Chunk {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        Chunk { hash: hash(Hasher::new(), &pieces).finish(), pieces }
     }
 
-    fn end(self) -> (ContentHash, Vec<(ContentHash, Bytes)>) {
-        let mut chunks = self.chunks;
-        chunks.extend(self.splitter.finish().into_iter().map(|c| (ContentHash::of(&c), c.into())));
-        (self.hasher.finish(), chunks)
+    fn size(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
     }
+}
+
+fn hash(mut hasher: Hasher, pieces: &[Bytes]) -> Hasher {
+    for piece in pieces {
+        hasher.update(piece);
+    }
+    hasher
+}
+
+/// Splits a block and hashes the chunks that end in it.
+fn split(mut splitter: Splitter, block: Vec<Bytes>) -> (Splitter, Vec<Chunk>) {
+    block.into_iter().for_each(|piece| splitter.push(piece));
+    let chunks = std::iter::from_fn(|| splitter.next_chunk()).map(Chunk::new).collect();
+    (splitter, chunks)
 }
 
 impl Ingest {
@@ -195,6 +206,7 @@ impl Ingest {
             actor: actor.clone(),
             holder: Holder { domain: domain.clone(), id: Uuid::now_v7(), used: false },
             writer: None,
+            sealing: None,
             pending: Vec::new(),
             pending_bytes: 0,
             seen: HashSet::new(),
@@ -210,83 +222,106 @@ impl Ingest {
     {
         // Fused: the end is looked at again after the last block.
         let mut source = std::pin::pin!(source.fuse());
-        let mut split = Split { hasher: Hasher::new(), splitter: Splitter::new(), chunks: Vec::new() };
-        let (mut size, mut names) = (0, Vec::new());
+        let (mut whole, mut splitter) = (Hasher::new(), Splitter::new());
+        let mut names = Vec::new();
         let mut block = next_block(&mut source).await?;
         while !block.is_empty() {
-            size += block.len() as u64;
-            let (done, next) = if block.len() <= INLINE {
-                (Ok(split.take_in(&block)), next_block(&mut source).await)
+            let chunks;
+            if block.iter().map(Bytes::len).sum::<usize>() <= INLINE {
+                whole = hash(whole, &block);
+                (splitter, chunks) = split(splitter, block);
+                block = next_block(&mut source).await?;
+                self.store_if_many().await?;
             } else {
-                let work = tokio::task::spawn_blocking(move || split.take_in(&block));
-                tokio::join!(work, next_block(&mut source))
-            };
-            (split, block) = (done.map_err(Error::Hashing)?, next?);
-            for (hash, bytes) in split.chunks.drain(..) {
-                names.push(hash);
-                self.hold(hash, bytes).await?;
+                // Side by side: the next block comes in, this one is hashed twice over, and chunks of the last one are stored.
+                let pieces = block.clone();
+                let (hashed, cut, next, stored) = tokio::join!(
+                    spawn_blocking(move || hash(whole, &pieces)),
+                    spawn_blocking(move || split(splitter, block)),
+                    next_block(&mut source),
+                    self.store_if_many(),
+                );
+                stored?;
+                (whole, block) = (hashed?, next?);
+                (splitter, chunks) = cut?;
+            }
+            for chunk in chunks {
+                names.push(chunk.hash);
+                self.hold(chunk);
             }
         }
-        let (hash, rest) = if size <= INLINE as u64 {
-            split.end()
-        } else {
-            tokio::task::spawn_blocking(|| split.end()).await.map_err(Error::Hashing)?
-        };
-        for (hash, bytes) in rest {
-            names.push(hash);
-            self.hold(hash, bytes).await?;
+        let size = whole.length();
+        let hash = whole.finish();
+        let rest = splitter.finish();
+        if !rest.is_empty() {
+            let last = match names.is_empty() {
+                // The only chunk is the whole.
+                true => Chunk { hash, pieces: rest },
+                false => spawn_blocking(|| Chunk::new(rest)).await?,
+            };
+            names.push(last.hash);
+            self.hold(last);
+            self.store_if_many().await?;
         }
         Ok(Contents::new(size, hash, names))
     }
 
     /// Ends the request's last pack.
     pub async fn finish(mut self) -> Result<Ingested, Error> {
-        self.look_up().await?;
-        let pack = match self.writer.take() {
-            Some(writer) => Some(writer.seal().await?),
+        self.store().await?;
+        let last = self.writer.take().map(|writer| tokio::spawn(writer.seal()));
+        self.record_full().await?;
+        let pack = match last {
+            Some(sealing) => Some(sealing.await??),
             None => None,
         };
         Ok(Ingested { pack, holder: self.holder })
     }
 
-    async fn hold(&mut self, hash: ContentHash, bytes: Bytes) -> Result<(), Error> {
-        if !self.seen.insert(hash) {
-            return Ok(());
+    fn hold(&mut self, chunk: Chunk) {
+        if self.seen.insert(chunk.hash) {
+            self.pending_bytes += chunk.size();
+            self.pending.push(chunk);
         }
-        self.pending_bytes += bytes.len();
-        self.pending.push((hash, bytes));
-        if self.pending_bytes >= PENDING_BYTES || self.pending.len() >= PENDING_CHUNKS {
-            self.look_up().await?;
+    }
+
+    async fn store_if_many(&mut self) -> Result<(), Error> {
+        match self.pending_bytes >= PENDING_BYTES || self.pending.len() >= PENDING_CHUNKS {
+            true => self.store().await,
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Pins those of the waiting chunks that the user has, and writes the others.
-    async fn look_up(&mut self) -> Result<(), Error> {
+    async fn store(&mut self) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let known = self.pin_known().await?;
         self.pending_bytes = 0;
-        for (hash, bytes) in std::mem::take(&mut self.pending) {
-            if known.contains(&hash) {
+        for chunk in std::mem::take(&mut self.pending) {
+            if known.contains(&chunk.hash) {
                 continue;
             }
-            if self.writer.as_ref().is_some_and(|w| w.size() + bytes.len() as u64 > MAX_PACK_BYTES) {
-                self.end_pack().await?;
+            if self.writer.as_ref().is_some_and(|w| w.size() + chunk.size() as u64 > MAX_PACK_BYTES) {
+                // Brought to the disk while the next one fills; one at a time.
+                self.record_full().await?;
+                self.sealing = self.writer.take().map(|writer| tokio::spawn(writer.seal()));
             }
             let writer = match &mut self.writer {
                 Some(writer) => writer,
                 none => none.insert(PackWriter::begin(&self.domain, &self.actor).await?),
             };
-            writer.write(bytes).await?;
-            writer.end_chunk(hash);
+            for piece in chunk.pieces {
+                writer.write(piece).await?;
+            }
+            writer.end_chunk(chunk.hash);
         }
         Ok(())
     }
 
     async fn pin_known(&mut self) -> Result<HashSet<ContentHash>, store::Error> {
-        let mut wanted: Vec<ContentHash> = self.pending.iter().map(|(h, _)| *h).collect();
+        let mut wanted: Vec<ContentHash> = self.pending.iter().map(|chunk| chunk.hash).collect();
         wanted.sort();
         let mut tx = self.domain.begin(&self.actor).await?;
         let known: Vec<Vec<u8>> = sqlx::query_scalar(
@@ -315,10 +350,14 @@ impl Ingest {
         Ok(known.iter().filter_map(|h| ContentHash::try_from(&h[..]).ok()).collect())
     }
 
-    /// Records a full pack at once, held by pins.
-    async fn end_pack(&mut self) -> Result<(), store::Error> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        let pack = writer.seal().await?;
+    /// Records the full pack that is on its way to the disk, held by pins.
+    async fn record_full(&mut self) -> Result<(), Error> {
+        let Some(sealing) = self.sealing.take() else { return Ok(()) };
+        let pack = sealing.await??;
+        Ok(self.record(pack).await?)
+    }
+
+    async fn record(&mut self, pack: Pack) -> Result<(), store::Error> {
         let mut tx = self.domain.begin(&self.actor).await?;
         let recorded = pin_pack(&mut tx, self.actor.user_id, self.holder.id, self.pinned, &pack).await?;
         sqlx::query("insert into ingests (id, user_id, owner) values ($1, $2, $3) on conflict do nothing")
@@ -361,23 +400,24 @@ async fn pin_pack(
     Ok(recorded)
 }
 
-/// The next bytes, about [`BLOCK`]; empty at the end.
-async fn next_block<S, E>(source: &mut std::pin::Pin<&mut S>) -> Result<Bytes, Error>
+/// The next bytes, about [`BLOCK`], as the pieces that they came in; none at the end.
+async fn next_block<S, E>(source: &mut std::pin::Pin<&mut S>) -> Result<Vec<Bytes>, Error>
 where
     S: Stream<Item = Result<Bytes, E>>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Some(first) = source.next().await else { return Ok(Bytes::new()) };
-    let first = first.map_err(|e| Error::Source(e.into()))?;
-    if first.len() >= BLOCK / 2 {
-        return Ok(first);
-    }
-    let mut block = BytesMut::from(first);
-    while block.len() < BLOCK {
-        match source.next().await {
-            Some(piece) => block.extend_from_slice(&piece.map_err(|e| Error::Source(e.into()))?),
-            None => break,
+    let (mut block, mut size) = (Vec::new(), 0);
+    let mut tiny = BytesMut::new();
+    while size < BLOCK {
+        let Some(piece) = source.next().await else { break };
+        let piece = piece.map_err(|e| Error::Source(e.into()))?;
+        size += piece.len();
+        if piece.len() < TINY {
+            tiny.extend_from_slice(&piece);
+            continue;
         }
+        block.extend([tiny.split().freeze(), piece].into_iter().filter(|piece| !piece.is_empty()));
     }
-    Ok(block.freeze())
+    block.extend(Some(tiny.freeze()).filter(|piece| !piece.is_empty()));
+    Ok(block)
 }

@@ -1,5 +1,7 @@
 //! Uploads in pieces: resumed elsewhere, expired, refused, and what cleanup leaves.
 
+mod kills;
+
 use std::path::Path;
 
 use driftless_domain::{cleanup, sessions, store::PackWriter};

@@ -109,8 +109,8 @@ pub trait BlobStore: Send + Sync {
 /// An object that is being written. Dropped without `seal` it is left half written and unreachable.
 #[async_trait]
 pub trait BlobWriter: Send {
-    /// Appends; may return before the bytes are written, a later call or `seal` then tells of the failure.
-    async fn write(&mut self, bytes: Bytes) -> io::Result<()>;
+    /// Appends the pieces in their order; may return before they are written, a later call or `seal` then tells of the failure.
+    async fn write(&mut self, pieces: Vec<Bytes>) -> io::Result<()>;
     /// Returns when the object and its name would survive a power cut.
     async fn seal(self: Box<Self>) -> io::Result<()>;
 }

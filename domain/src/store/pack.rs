@@ -14,6 +14,9 @@ use crate::{Actor, Domain};
 
 /// Bytes between two looks at the free space.
 const ROOM_STEP: u64 = 8 << 20;
+/// Bytes, and pieces, that are handed to the store at once.
+const WRITE_BYTES: usize = 1 << 20;
+const WRITE_PIECES: usize = 1024;
 
 #[derive(Debug, Clone)]
 struct Packed {
@@ -72,6 +75,9 @@ async fn abandon(domain: &Domain, id: i64, name: Uuid) -> Result<(), Error> {
 pub struct PackWriter {
     guard: Guard,
     writer: Box<dyn BlobWriter>,
+    /// Not handed to the store yet.
+    waiting: Vec<Bytes>,
+    waiting_bytes: usize,
     size: u64,
     chunk_start: u64,
     checked: u64,
@@ -95,7 +101,16 @@ impl PackWriter {
         tx.commit().await?;
         let guard = Guard { domain: domain.clone(), id, name, owner, armed: true };
         let writer = domain.store().blobs().create(name).await.map_err(Error::Write)?;
-        Ok(PackWriter { guard, writer, size: 0, chunk_start: 0, checked: 0, chunks: Vec::new() })
+        Ok(PackWriter {
+            guard,
+            writer,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            size: 0,
+            chunk_start: 0,
+            checked: 0,
+            chunks: Vec::new(),
+        })
     }
 
     /// Bytes written so far.
@@ -110,7 +125,17 @@ impl PackWriter {
             self.guard.domain.store().check_room(0)?;
             self.checked = self.size;
         }
-        self.writer.write(bytes).await.map_err(Error::Write)
+        self.waiting_bytes += bytes.len();
+        self.waiting.push(bytes);
+        if self.waiting_bytes >= WRITE_BYTES || self.waiting.len() >= WRITE_PIECES {
+            self.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&mut self) -> Result<(), Error> {
+        self.waiting_bytes = 0;
+        self.writer.write(std::mem::take(&mut self.waiting)).await.map_err(Error::Write)
     }
 
     /// Ends the current chunk: what was written since the last end has this hash.
@@ -123,8 +148,9 @@ impl PackWriter {
     }
 
     /// Waits until object and folder are synced.
-    pub async fn seal(self) -> Result<Pack, Error> {
+    pub async fn seal(mut self) -> Result<Pack, Error> {
         debug_assert_eq!(self.chunk_start, self.size, "a chunk was not ended");
+        self.hand_over().await?;
         self.writer.seal().await.map_err(Error::Write)?;
         Ok(Pack { guard: self.guard, size: self.size, chunks: self.chunks })
     }

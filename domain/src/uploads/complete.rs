@@ -3,7 +3,10 @@
 //! Invariant: the hash is computed here, never believed; each byte is hashed once, for the state after the gap-free prefix is
 //! kept in the upload and only the rest is read again. More than [`IN_REQUEST`] left is a job's work.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use driftless_queue::{JobId, NewJob};
 use driftless_sync::{
@@ -190,9 +193,42 @@ async fn hash_chunks(
     Ok(hasher)
 }
 
+/// The uploads whose whole-file hash a request of this process is catching up: a second one would hash the same bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CatchingUp(Arc<Mutex<HashSet<Uuid>>>);
+
+/// Whose turn it is.
+struct Turn<'a>(&'a CatchingUp, Uuid);
+
+impl CatchingUp {
+    fn turn(&self, id: Uuid) -> Option<Turn<'_>> {
+        let free = self.lock().insert(id);
+        // Not `then_some`: a turn that is not taken must not be given back.
+        free.then(|| Turn(self, id))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
+/// [`advance`], unless another request of this process is at it.
+pub(super) async fn catch_up(domain: &Domain, actor: &Actor, id: Uuid) -> Result<(), Error> {
+    match domain.catching_up().turn(id) {
+        Some(_turn) => advance(domain, actor, id).await,
+        None => Ok(()),
+    }
+}
+
 /// Hashes pieces that came before the one the hash waited for, some at a time, and keeps the state unless another process was
 /// faster.
-pub(super) async fn advance(domain: &Domain, actor: &Actor, id: Uuid) -> Result<(), Error> {
+async fn advance(domain: &Domain, actor: &Actor, id: Uuid) -> Result<(), Error> {
     let mut tx = domain.begin(actor).await?;
     let upload = load(&mut tx, actor, id).await?;
     let rows: Vec<Piece> =

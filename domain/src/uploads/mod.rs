@@ -6,7 +6,7 @@
 
 mod complete;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use driftless_sync::{
     hash::{ContentHash, Hasher},
@@ -26,6 +26,7 @@ use crate::{
     store::{self, PackWriter},
 };
 
+pub(crate) use complete::CatchingUp;
 pub use complete::{Completed, QUEUE, complete, finish_job};
 
 /// Days after the last activity when an upload is over.
@@ -38,8 +39,6 @@ pub const CHUNK_SIZES: std::ops::RangeInclusive<u32> = 64 << 10..=8 << 20;
 pub const MAX_CHUNKS: u64 = 200_000;
 /// Open uploads of a user at most.
 pub const MAX_OPEN: i64 = 1000;
-/// Bytes of a piece that are written at once.
-const WRITE: usize = 256 << 10;
 
 /// Why an upload can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -391,7 +390,7 @@ where
         pack.keep();
     }
     if catch_up {
-        complete::advance(domain, actor, id).await?;
+        complete::catch_up(domain, actor, id).await?;
     }
     Ok(upload)
 }
@@ -415,27 +414,17 @@ where
     let wrong = || invalid("upload.chunk_size_wrong", "chunk_number", format!("this piece has {length} bytes"));
     let mut body = std::pin::pin!(body);
     let mut writer = PackWriter::begin(domain, actor).await?;
-    let (mut hasher, mut buffer) = (Hasher::new(), BytesMut::with_capacity(2 * WRITE));
-    loop {
-        let piece = body.next().await.transpose().map_err(|e| ingest::Error::Source(e.into()))?;
-        let end = piece.is_none();
-        if let Some(piece) = piece {
-            buffer.extend_from_slice(&piece);
-        }
-        if hasher.length() + buffer.len() as u64 > length {
+    let mut hasher = Hasher::new();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|e| ingest::Error::Source(e.into()))?;
+        if hasher.length() + piece.len() as u64 > length {
             return Err(wrong());
         }
-        if buffer.len() >= WRITE || (end && !buffer.is_empty()) {
-            let bytes = buffer.split().freeze();
-            hasher.update(&bytes);
-            if let Some(whole) = &mut whole {
-                whole.update(&bytes);
-            }
-            writer.write(bytes).await?;
+        hasher.update(&piece);
+        if let Some(whole) = &mut whole {
+            whole.update(&piece);
         }
-        if end {
-            break;
-        }
+        writer.write(piece).await?;
     }
     if hasher.length() != length {
         return Err(wrong());
