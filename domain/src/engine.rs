@@ -360,19 +360,19 @@ impl<'a> Run<'a> {
 
     /// Scans the device and reads what tree and baseline say.
     async fn look(&mut self, device: &Arc<Device>, folder: Folder, recovered: &mut bool) -> Result<Round, Error> {
-        let mut tx = self.execution.begin().await?;
-        let agreed = baselines::of_device(&mut tx, self.execution.actor(), device.id).await?;
-        drop(tx);
+        // What changes in the tree from here on is refused at the commit, by its version.
+        let actor = self.execution.actor();
+        let (mut a, mut b) = (self.execution.read().await?, self.execution.read().await?);
+        self.head = Some(tree::head(&mut b, actor).await?.cursor());
+        let (agreed, nodes) =
+            tokio::join!(baselines::of_device(&mut a, actor, device.id), view::entries(&mut b, actor, device));
+        let (agreed, nodes, _) = (agreed?, nodes?, drop((a, b)));
         let top = folder.again().map_err(|_| Error::Unreadable)?;
         let (mut scan, agreed) = self.scan(device, folder, agreed).await?;
         if scan.unknown.iter().any(|u| u.path.as_ref().is_some_and(|p| p.is_root())) {
             return Err(Error::Unreadable);
         }
         let leftovers = std::mem::take(&mut scan.leftovers);
-        let mut tx = self.execution.begin().await?;
-        self.head = Some(tree::head(&mut tx, self.execution.actor()).await?.cursor());
-        let nodes = view::entries(&mut tx, self.execution.actor(), device).await?;
-        drop(tx);
         let (d, run) = (device.clone(), self.execution.id());
         let mut r = tokio::task::spawn_blocking(move || {
             let clashes = clashes(&d, &top, &scan, &nodes);

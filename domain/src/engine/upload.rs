@@ -1,9 +1,12 @@
 //! From the device into the tree: many files an ingest, many changes a commit.
 //!
 //! Invariant: what is committed is byte for byte what the scan saw under that name, and nobody wrote to it while it was read.
-//! The next batch is read while one is committed.
+//! The next batches are read and stored while one is committed.
 
-use std::{io, sync::atomic::Ordering::Relaxed};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use driftless_sync::{
@@ -12,18 +15,20 @@ use driftless_sync::{
     path::TreePath,
     plan::{Action, Side, Step},
 };
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::{
-    Error, Round, Run,
+    Error, Meter, Round, Run,
     ledger::{Entry, Note},
+    meter::Flow,
     steps::{TreeAction, baseline_of},
     view,
 };
 use crate::{
+    Actor, Domain,
     bandwidth::Direction,
     commit::{Base, Change, OnConflict, Outcome},
-    ingest::{self, Contents, Ingest},
+    ingest::{self, Contents, Ingest, Ingested},
     remotes::{
         folder::Stat,
         hands::{Hands, Readable, SMALL, ToRead, pieces},
@@ -33,7 +38,9 @@ use crate::{
 
 /// Files of a batch, and about how many bytes of small ones; a large file ends its batch.
 const BATCH_FILES: usize = 1000;
-const BATCH_BYTES: u64 = 24 << 20;
+const BATCH_BYTES: u64 = 12 << 20;
+/// Batches on their way into the store while one is committed.
+const AHEAD: usize = 2;
 /// How often a file that is still being written to is taken in again.
 const RESCUES: usize = 10;
 
@@ -57,33 +64,22 @@ impl Run<'_> {
                 None => self.tally.later(&action, "file.unstable"),
             }
         }
-        let mut batches = batches(items).into_iter();
-        let mut next = match batches.next() {
-            Some(batch) => Some(read(r, batch).await?),
-            None => None,
-        };
-        while let Some((batch, contents)) = next.take() {
+        let (taker, hands) = (self.taker(), r.hands.clone());
+        let batches = batches(items).into_iter().map(|batch| take_batch(taker.clone(), hands.clone(), batch));
+        // Read, hashed and brought to the disk ahead of the commit, each in a task of its own.
+        let mut taken = futures::stream::iter(batches).map(tokio::spawn).buffered(AHEAD);
+        while let Some(batch) = taken.next().await {
+            let batch = batch??;
             self.go_on().await?;
-            let ahead = batches.next().map(|batch| tokio::spawn(read(r, batch)));
-            self.upload_batch(r, batch, contents).await?;
-            next = match ahead {
-                Some(ahead) => Some(ahead.await??),
-                None => None,
-            };
+            self.commit_batch(r, batch).await?;
         }
         Ok(())
     }
 
-    async fn upload_batch(
-        &mut self,
-        r: &mut Round,
-        batch: Vec<Item>,
-        read: Vec<Option<Readable>>,
-    ) -> Result<(), Error> {
-        let mut ingest = Ingest::new(self.domain, self.execution.actor());
+    async fn commit_batch(&mut self, r: &mut Round, batch: Taken) -> Result<(), Error> {
         let (mut changes, mut bytes) = (Vec::new(), 0);
-        for (item, readable) in batch.into_iter().zip(read) {
-            match self.take_in(&mut ingest, readable, &item.read, Some(item.file.hash)).await? {
+        for (item, contents) in batch.items {
+            match contents {
                 Some(contents) => {
                     bytes += contents.size();
                     changes.push(put(r, item, contents));
@@ -91,58 +87,17 @@ impl Run<'_> {
                 None => self.tally.later(&item.action, "file.unstable"),
             }
         }
-        let ingested = ingest.finish().await?;
         if changes.is_empty() {
             return Ok(());
         }
-        let done = self.commit_actions(r, changes, Some(ingested)).await?;
+        let done = self.commit_actions(r, changes, Some(batch.ingested)).await?;
         self.tally.counts.uploaded += done.iter().filter(|done| **done).count() as i64;
         self.tally.counts.bytes_uploaded += bytes as i64;
         Ok(())
     }
 
-    /// None: it is no longer what the scan saw.
-    async fn take_in(
-        &self,
-        ingest: &mut Ingest,
-        readable: Option<Readable>,
-        was: &ToRead,
-        hash: Option<ContentHash>,
-    ) -> Result<Option<Contents>, Error> {
-        let (contents, same) = match readable {
-            None => return Ok(None),
-            Some(Readable::Whole(bytes)) => {
-                let source = futures::stream::iter((!bytes.is_empty()).then_some(Ok(bytes)));
-                let contents = ingest.add(self.counted(source)).await;
-                (contents.map_err(|e| self.broke_off(&was.path, e))?, true)
-            }
-            Some(Readable::Large(file)) => {
-                let again = file.try_clone().map_err(|e| super::steps::disk(&was.path, &e))?;
-                let contents = ingest.add(self.counted(pieces(file))).await;
-                (contents.map_err(|e| self.broke_off(&was.path, e))?, Hands::unchanged(&again, &was.print))
-            }
-        };
-        Ok(Some(contents).filter(|contents| same && hash.is_none_or(|hash| hash == contents.hash())))
-    }
-
-    /// Bytes on their way, counted.
-    fn counted(
-        &self,
-        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        let meter = self.meter.clone();
-        self.flow().limit(Direction::Upload, pieces).inspect_ok(move |piece| {
-            meter.bytes.fetch_add(piece.len() as u64, Relaxed);
-        })
-    }
-
-    /// Contents that ended early: because the run was told to stop, or because the disk did not give them out.
-    fn broke_off(&self, path: &TreePath, e: ingest::Error) -> Error {
-        match (e, self.meter.stopped()) {
-            (ingest::Error::Source(_), Some(why)) => Error::Stopped(why),
-            (ingest::Error::Source(cause), None) => Error::Disk { path: path.to_string(), problem: cause.to_string() },
-            (e, _) => e.into(),
-        }
+    fn taker(&self) -> Taker {
+        Taker { domain: self.domain.clone(), actor: self.execution.actor().clone(), meter: self.meter.clone() }
     }
 
     /// Puts what the device holds at these paths into history, beside what is current. Answers for each whether it is there.
@@ -155,10 +110,11 @@ impl Run<'_> {
             files.iter().map(|(path, stat, _)| ToRead { path: path.clone(), print: stat.print }).collect();
         let (hands, list) = (r.hands.clone(), reads.clone());
         let readable = tokio::task::spawn_blocking(move || hands.read(&list)).await?;
-        let mut ingest = Ingest::new(self.domain, self.execution.actor());
+        let taker = self.taker();
+        let mut ingest = taker.ingest();
         let (mut entries, mut kept) = (Vec::new(), Vec::with_capacity(files.len()));
         for (((path, stat, hash), read), readable) in files.into_iter().zip(&reads).zip(readable) {
-            let contents = self.take_in(&mut ingest, readable, read, Some(hash)).await?;
+            let contents = taker.take_in(&mut ingest, readable, read, Some(hash)).await?;
             kept.push(contents.is_some());
             if let Some(contents) = contents {
                 entries.push(keep_aside(path, contents, &stat));
@@ -198,8 +154,9 @@ impl Run<'_> {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(e) => return Err(super::steps::disk(path, &e)),
             };
-            let mut ingest = Ingest::new(self.domain, self.execution.actor());
-            let contents = ingest.add(self.counted(pieces(file))).await.map_err(|e| self.broke_off(path, e))?;
+            let taker = self.taker();
+            let mut ingest = taker.ingest();
+            let contents = ingest.add(taker.counted(pieces(file))).await.map_err(|e| taker.broke_off(path, e))?;
             let ingested = ingest.finish().await?;
             let kept = self.commit(r, &[keep_aside(path.clone(), contents, &stat)], Some(ingested)).await?;
             if let Some(Outcome::Refused(refusal)) = kept.first() {
@@ -216,19 +173,80 @@ impl Run<'_> {
     }
 }
 
-async fn read_batch(
-    hands: std::sync::Arc<Hands>,
-    batch: Vec<Item>,
-) -> Result<(Vec<Item>, Vec<Option<Readable>>), Error> {
-    let reads: Vec<ToRead> = batch.iter().map(|item| item.read.clone()).collect();
-    Ok((batch, tokio::task::spawn_blocking(move || hands.read(&reads)).await?))
+/// What it takes to take contents in, beside the run.
+#[derive(Clone)]
+struct Taker {
+    domain: Domain,
+    actor: Actor,
+    meter: Arc<Meter>,
 }
 
-fn read(
-    r: &Round,
-    batch: Vec<Item>,
-) -> impl Future<Output = Result<(Vec<Item>, Vec<Option<Readable>>), Error>> + Send + use<> {
-    read_batch(r.hands.clone(), batch)
+impl Taker {
+    fn ingest(&self) -> Ingest {
+        Ingest::new(&self.domain, &self.actor)
+    }
+
+    /// None: it is no longer what the scan saw.
+    async fn take_in(
+        &self,
+        ingest: &mut Ingest,
+        readable: Option<Readable>,
+        was: &ToRead,
+        hash: Option<ContentHash>,
+    ) -> Result<Option<Contents>, Error> {
+        let (contents, same) = match readable {
+            None => return Ok(None),
+            Some(Readable::Whole(bytes)) => {
+                let source = futures::stream::iter((!bytes.is_empty()).then_some(Ok(bytes)));
+                let contents = ingest.add(self.counted(source)).await;
+                (contents.map_err(|e| self.broke_off(&was.path, e))?, true)
+            }
+            Some(Readable::Large(file)) => {
+                let again = file.try_clone().map_err(|e| super::steps::disk(&was.path, &e))?;
+                let contents = ingest.add(self.counted(pieces(file))).await;
+                (contents.map_err(|e| self.broke_off(&was.path, e))?, Hands::unchanged(&again, &was.print))
+            }
+        };
+        Ok(Some(contents).filter(|contents| same && hash.is_none_or(|hash| hash == contents.hash())))
+    }
+
+    /// Bytes on their way, counted.
+    fn counted(
+        &self,
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        let meter = self.meter.clone();
+        Flow::new(&self.domain, &self.actor, &self.meter).limit(Direction::Upload, pieces).inspect_ok(move |piece| {
+            meter.bytes.fetch_add(piece.len() as u64, Relaxed);
+        })
+    }
+
+    /// Contents that ended early: because the run was told to stop, or because the disk did not give them out.
+    fn broke_off(&self, path: &TreePath, e: ingest::Error) -> Error {
+        match (e, self.meter.stopped()) {
+            (ingest::Error::Source(_), Some(why)) => Error::Stopped(why),
+            (ingest::Error::Source(cause), None) => Error::Disk { path: path.to_string(), problem: cause.to_string() },
+            (e, _) => e.into(),
+        }
+    }
+}
+
+/// A batch whose contents are on the disk of the store, waiting for its commit.
+struct Taken {
+    items: Vec<(Item, Option<Contents>)>,
+    ingested: Ingested,
+}
+
+async fn take_batch(taker: Taker, hands: Arc<Hands>, batch: Vec<Item>) -> Result<Taken, Error> {
+    let reads: Vec<ToRead> = batch.iter().map(|item| item.read.clone()).collect();
+    let readable = tokio::task::spawn_blocking(move || hands.read(&reads)).await?;
+    let mut ingest = taker.ingest();
+    let mut items = Vec::with_capacity(batch.len());
+    for (item, readable) in batch.into_iter().zip(readable) {
+        let contents = taker.take_in(&mut ingest, readable, &item.read, Some(item.file.hash)).await?;
+        items.push((item, contents));
+    }
+    Ok(Taken { items, ingested: ingest.finish().await? })
 }
 
 fn batches(items: Vec<Item>) -> Vec<Vec<Item>> {

@@ -262,6 +262,19 @@ impl Folder {
         }
     }
 
+    /// Brings everything on the folder's file system to the disk.
+    #[cfg(target_os = "linux")]
+    pub fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0)?)
+    }
+
+    /// Brings everything on all file systems to the disk.
+    #[cfg(not(target_os = "linux"))]
+    pub fn sync_all(&self) -> io::Result<()> {
+        rustix::fs::sync();
+        Ok(())
+    }
+
     /// Brings the folder's names to the disk.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.0)?)

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::{
     folder::{Fingerprint, Folder, Stat, stat_open},
-    replace::{self, Aside, Dress, Namer, Placed},
+    replace::{self, Aside, Dress, Namer, Placed, Staged},
     scan::{disk_clock_ns, settled},
 };
 
@@ -36,6 +36,8 @@ pub const SMALL: u64 = 1 << 20;
 const PIECE: usize = 1 << 20;
 /// Threads that work on a batch: most of the time goes into waiting for the disk.
 const THREADS: usize = 6;
+/// So many files of a batch are brought to the disk together, fewer one by one.
+const SYNCED_TOGETHER: usize = 16;
 
 /// The device's folder with the names that differ from the tree's.
 #[derive(Debug)]
@@ -97,6 +99,14 @@ pub enum Source {
     Whole(Bytes),
     /// Piece by piece; a piece that is an error ends it.
     Pieces(mpsc::Receiver<io::Result<Bytes>>),
+}
+
+/// Written, and waiting for its name.
+struct Ready {
+    staged: Staged,
+    folder: Arc<Folder>,
+    path: TreePath,
+    replaces: Option<Stat>,
 }
 
 /// A change that was made.
@@ -171,24 +181,49 @@ impl Hands {
     }
 
     /// Writes files; all of them are on the disk, under their names, when this returns.
+    ///
+    /// Many small files are brought to the disk by one call for the whole file system before any of them gets its name: one wait
+    /// for the disk instead of one a file.
     pub fn write(&self, files: Vec<ToWrite>) -> io::Result<Vec<Result<Made, replace::Error>>> {
         let open = Open::default();
+        let together = files.len() >= SYNCED_TOGETHER;
         let files: Vec<Mutex<Option<ToWrite>>> = files.into_iter().map(|f| Mutex::new(Some(f))).collect();
-        let made = side_by_side(&files, |file| {
+        let staged = side_by_side(&files, |file| {
             let file = file.lock().unwrap_or_else(PoisonError::into_inner).take();
-            self.write_one(&open, file.expect("each file is taken once"))
+            self.stage_one(&open, file.expect("each file is taken once"), !together)
+        });
+        let synced = match together {
+            true => self.top.sync_all(),
+            false => Ok(()),
+        };
+        let staged: Vec<Mutex<Option<_>>> = staged.into_iter().map(|s| Mutex::new(Some(s))).collect();
+        let made = side_by_side(&staged, |staged| {
+            let staged = staged.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let ready = staged.expect("each file is taken once")?;
+            match &synced {
+                Ok(()) => self.place_one(ready),
+                Err(e) => {
+                    ready.staged.abandon(&ready.folder);
+                    Err(io::Error::from(e.kind()).into())
+                }
+            }
         });
         open.sync()?;
         Ok(made)
     }
 
-    fn write_one(&self, open: &Open, file: ToWrite) -> Result<Made, replace::Error> {
-        let (folder, name) = (self.holder(open, &file.path)?, self.name(&file.path)?);
-        let source = file.source;
-        let staged = replace::stage(&folder, self.namer, file.entry, file.look, file.replaces.as_ref(), |to| {
+    fn stage_one(&self, open: &Open, file: ToWrite, sync: bool) -> Result<Ready, replace::Error> {
+        let (folder, source) = (self.holder(open, &file.path)?, file.source);
+        let staged = replace::stage(&folder, self.namer, file.entry, file.look, file.replaces.as_ref(), sync, |to| {
             fill(source, file.hash, to)
         })?;
-        let (placed, aside) = match &file.replaces {
+        Ok(Ready { staged, folder, path: file.path, replaces: file.replaces })
+    }
+
+    fn place_one(&self, ready: Ready) -> Result<Made, replace::Error> {
+        let Ready { staged, folder, path, replaces } = ready;
+        let name = self.name(&path)?;
+        let (placed, aside) = match &replaces {
             None => (replace::place(&folder, staged, name)?, None),
             Some(old) => replace::swap(&folder, staged, name, &old.print)?,
         };

@@ -123,14 +123,15 @@ pub struct Aside {
     pub as_planned: bool,
 }
 
-/// Writes new contents beside the name they are for, and brings them to the disk. `like` is the file to be replaced, whose
-/// owner and mode they take; a new file takes those of its folder.
+/// Writes new contents beside the name they are for, and brings them to the disk; without `sync` that is the caller's, before
+/// they get their name. `like` is the file to be replaced, whose owner and mode they take; a new file takes those of its folder.
 pub fn stage(
     folder: &Folder,
     namer: Namer,
     entry: i64,
     look: Dress,
     like: Option<&Stat>,
+    sync: bool,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<Staged, Error> {
     let (whole, mut file) = namer.free(entry, |name| folder.create(&format!("{name}-w")))?;
@@ -139,7 +140,9 @@ pub fn stage(
         write(file)?;
         let (mode, owner) = mode_and_owner(folder, like, look.executable)?;
         dress(file, mode, owner, look.mtime_ns)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         stat_open(&*file)
     };
     match fill(&mut file) {
@@ -355,7 +358,7 @@ mod tests {
         }
 
         fn stage(&self, text: &str) -> Staged {
-            stage(&self.folder, self.namer, 5, NEW, None, |f| f.write_all(text.as_bytes())).unwrap()
+            stage(&self.folder, self.namer, 5, NEW, None, true, |f| f.write_all(text.as_bytes())).unwrap()
         }
 
         fn text(&self, name: &str) -> String {
@@ -480,7 +483,7 @@ mod tests {
         dress(&file, 0o640, None, planned.mtime_ns).unwrap();
         let stat = b.folder.stat_name("f").unwrap();
         let look = Dress { executable: true, ..NEW };
-        let staged = stage(&b.folder, b.namer, 1, look, Some(&stat), |f| f.write_all(b"#!")).unwrap();
+        let staged = stage(&b.folder, b.namer, 1, look, Some(&stat), true, |f| f.write_all(b"#!")).unwrap();
         let (placed, _) = swap(&b.folder, staged, "f", &stat.print).unwrap();
         assert_eq!(placed.stat.mode, 0o750);
     }
@@ -500,7 +503,7 @@ mod tests {
     #[test]
     fn a_writing_that_fails_leaves_nothing() {
         let b = Bench::new();
-        let failed = stage(&b.folder, b.namer, 5, NEW, None, |_| Err(io::ErrorKind::StorageFull.into()));
+        let failed = stage(&b.folder, b.namer, 5, NEW, None, true, |_| Err(io::ErrorKind::StorageFull.into()));
         assert!(matches!(failed, Err(Error::Disk(_))));
         assert!(b.names().is_empty());
     }

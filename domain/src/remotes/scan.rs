@@ -251,9 +251,12 @@ impl Crew {
     /// Ends a task that `next` gave, adding those that it found.
     fn done(&self, more: Vec<Task>) {
         let mut state = self.lock();
+        let wake = !more.is_empty() || state.1 == 1;
         state.0.extend(more);
         state.1 -= 1;
-        self.bell.notify_all();
+        if wake {
+            self.bell.notify_all();
+        }
     }
 }
 

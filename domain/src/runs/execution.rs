@@ -312,6 +312,11 @@ impl Execution {
         Ok(tx)
     }
 
+    /// A transaction of the user that only reads, whoever holds the run.
+    pub async fn read(&self) -> Result<Tx, Error> {
+        Ok(self.domain.begin(&self.actor).await?)
+    }
+
     /// The deletions that a person approved for this run; empty when none were held.
     pub async fn approved(&self) -> Result<Vec<HeldDeletion>, Error> {
         let mut tx = self.domain.begin(&self.actor).await?;
