@@ -1,5 +1,7 @@
 //! Firing: on time, once, late as the rules say, and what is in the way.
 
+mod processes;
+
 use chrono::{DateTime, NaiveDate, TimeDelta, Timelike, Utc};
 use driftless_domain::dispatch;
 use reqwest::Method;

@@ -1,6 +1,8 @@
 //! Statements over tables that grow: they must go by index on tables that were never analysed, for a new user and for one
 //! with many rows. Bounded by rows read, which do not depend on the machine.
 
+mod files;
+
 use driftless_domain::{Actor, Tx, baselines, devices, runs, schedules, sessions, tree};
 use driftless_sync::path::TreePath;
 use sqlx::Row;
