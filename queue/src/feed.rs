@@ -1,8 +1,8 @@
 //! The jobs of one queue inside this process, between the lanes that speak to Postgres and the apalis worker that runs them.
 //!
-//! Invariant: every job claimed by this process is in exactly one place here (buffer, running, acks, verdicts, stuck) or in the
-//! hands of a lane, until the database has said how it ended. What is in none of them is handed back by
-//! [`reconcile`](crate::lane::reconcile) after a failure of the connection.
+//! Invariant: every job claimed by this process is known here (buffer, running, acks, verdicts, stuck, or travelling with a lane)
+//! until the database has said how it ended. What is in none of them is handed back by [`reconcile`](crate::lane::reconcile) after
+//! a failure of the connection.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -58,7 +58,9 @@ struct State {
     stuck: Vec<Verdict>,
     lanes_busy: usize,
     asked_for: usize,
-    settling: usize,
+    /// What trips under way are to settle, by the number of the trip.
+    travelling: HashMap<u64, Vec<Claim>>,
+    trips: u64,
     /// Due jobs may be waiting in the table.
     hungry: bool,
     wakes: u64,
@@ -77,6 +79,7 @@ pub(crate) struct Trip {
     pub verdicts: Vec<Verdict>,
     pub claim: usize,
     wakes: u64,
+    number: u64,
 }
 
 impl Feed {
@@ -136,14 +139,17 @@ impl Feed {
         let verdicts = take_front(&mut state.verdicts, BATCH);
         state.lanes_busy += 1;
         state.asked_for += claim;
-        state.settling += acks.len() + verdicts.len();
+        state.trips += 1;
+        let number = state.trips;
+        let carried = acks.iter().copied().chain(verdicts.iter().map(|v| v.claim)).collect();
+        state.travelling.insert(number, carried);
         let more = !state.acks.is_empty() || (state.hungry && room > claim);
         let wakes = state.wakes;
         drop(state);
         if more {
             self.work.notify_one();
         }
-        Some(Trip { acks, verdicts, claim, wakes })
+        Some(Trip { acks, verdicts, claim, wakes, number })
     }
 
     fn room(&self, state: &State) -> usize {
@@ -160,7 +166,7 @@ impl Feed {
         let mut state = self.state();
         state.lanes_busy -= 1;
         state.asked_for -= trip.claim;
-        state.settling -= trip.acks.len() + trip.verdicts.len();
+        state.travelling.remove(&trip.number);
         let mut in_vain = false;
         if trip.claim > 0 {
             in_vain = state.hungry && jobs.is_empty();
@@ -197,7 +203,7 @@ impl Feed {
         let mut state = self.state();
         state.lanes_busy -= 1;
         state.asked_for -= trip.claim;
-        state.settling -= trip.acks.len() + trip.verdicts.len();
+        state.travelling.remove(&trip.number);
         state.hungry = true;
         state.acks.append(&mut trip.acks);
         state.verdicts.append(&mut trip.verdicts);
@@ -208,7 +214,6 @@ impl Feed {
     /// Turns acknowledgements that met a locked row into verdicts, which step over locked rows.
     pub fn acks_to_verdicts(&self, trip: &mut Trip) {
         let mut state = self.state();
-        state.settling -= trip.acks.len();
         let done = trip.acks.drain(..).map(|claim| Verdict { claim, ending: Ending::Done, error: None });
         state.verdicts.extend(done);
     }
@@ -341,12 +346,18 @@ impl Feed {
         let verdicts = state.verdicts.iter().chain(&state.stuck).map(|v| v.claim);
         let acks = state.acks.iter().copied();
         let buffer = state.buffer.iter().map(|job| job.run.claim);
-        state.running.values().map(|run| run.claim).chain(buffer).chain(acks).chain(verdicts).collect()
+        // A lane that waits for its connection holds no lock yet.
+        let travelling = state.travelling.values().flatten().copied();
+        let running = state.running.values().map(|run| run.claim);
+        running.chain(buffer).chain(acks).chain(verdicts).chain(travelling).collect()
     }
 }
 
 fn settled(state: &State) -> bool {
-    state.acks.is_empty() && state.verdicts.is_empty() && state.stuck.is_empty() && state.settling == 0
+    state.acks.is_empty()
+        && state.verdicts.is_empty()
+        && state.stuck.is_empty()
+        && state.travelling.values().all(Vec::is_empty)
 }
 
 fn hand_back(claim: Claim) -> Verdict {
@@ -399,4 +410,28 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text.chars().filter(|c| *c != '\0').take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_known_until_the_lane_that_carries_its_end_is_back() {
+        let feed = Feed::new("q", 1, Duration::from_secs(60));
+        let claim = Claim { id: JobId(7), attempt: 1, lease_token: uuid::Uuid::now_v7() };
+        let kind = crate::stats::Stats::default().kind("q", "k");
+        let run = Arc::new(Run::new(claim, 5, false, None, kind));
+        let trip = feed.plan_trip().expect("a new feed is hungry");
+        feed.finish_trip(trip, vec![Job { run: run.clone(), payload: "{}".into() }]);
+        assert!(feed.poll_job(&mut Context::from_waker(Waker::noop())).is_ready());
+        feed.ended(&run, Ok(()));
+        let trip = feed.plan_trip().expect("there is something to say");
+        assert_eq!((feed.known(), feed.is_settled()), (vec![claim], false), "what a lane carries was forgotten");
+        feed.abandon_trip(trip);
+        assert_eq!(feed.known(), [claim]);
+        let trip = feed.plan_trip().expect("it is still to be said");
+        feed.finish_trip(trip, Vec::new());
+        assert_eq!((feed.known(), feed.is_settled()), (Vec::new(), true));
+    }
 }

@@ -64,9 +64,9 @@ async fn the_usual_backoff_doubles_with_full_jitter_up_to_an_hour() {
     let db = Db::create().await;
     let registry = Registry::new()
         .kind("failing", |_: Context, _: serde_json::Value| async { Err::<(), _>(JobError::retry("no")) });
-    let worker = Worker::serve(&db, Serve::new("q", 200), &registry).await;
     db.enqueue((0..200).map(|_| NewJob::new("q", "failing", &json!({})).max_attempts(30000))).await;
     sqlx::query("update queue.jobs set attempt = 20").execute(&db.pool).await.unwrap();
+    let worker = Worker::serve(&db, Serve::new("q", 200), &registry).await;
     db.until_count(200, "select count(*) from queue.jobs where lease_token is null and attempt = 21").await;
     let (least, mean, most): (f64, f64, f64) = sqlx::query_as(
         "select min(wait)::float8, avg(wait)::float8, max(wait)::float8
