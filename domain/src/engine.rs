@@ -21,12 +21,11 @@ use std::{
 };
 
 use driftless_sync::{
-    conflict::{self, Policy},
-    deletions,
+    conflict, deletions,
     hash::ContentHash,
     manifest::Content,
     path::TreePath,
-    plan::{self, Action, Deletion, Plan, Rules, Side},
+    plan::{self, Action, Deletion, Plan, Side},
 };
 use uuid::Uuid;
 
@@ -49,7 +48,7 @@ use crate::{
         scan::{Eyes, Reason, Scan, Unknown, scan},
     },
     runs::{self, Counts, Execution, HeldDeletion, LeftOut, Signal, Started},
-    schedules::{Direction, Resolution},
+    schedules::Direction,
     store,
     tree::{self, Cursor},
 };
@@ -420,23 +419,7 @@ impl<'a> Run<'a> {
     async fn plan(&self, r: &mut Round) -> Result<Plan, Error> {
         let options = self.execution.options();
         let mut tx = self.execution.begin().await?;
-        let rules = Rules {
-            direction: match options.direction {
-                Direction::Both => plan::Direction::Both,
-                Direction::Upload => plan::Direction::Upload,
-                Direction::Download => plan::Direction::Download,
-            },
-            policy: match options.resolve_conflicts {
-                Resolution::KeepNewest => Policy::KeepNewest,
-                Resolution::KeepLocal => Policy::KeepLocal,
-                Resolution::KeepServer => Policy::KeepServer,
-                Resolution::KeepBoth => Policy::KeepBoth,
-                Resolution::Ask => Policy::Ask,
-            },
-            sync_deletions: options.sync_deletions,
-            now: tx.now().await?,
-            device_name: r.device.name.clone(),
-        };
+        let rules = options.rules(tx.now().await?, r.device.name.clone());
         drop(tx);
         let view = &mut r.view;
         let sides = [&mut view.base, &mut view.device, &mut view.server].map(std::mem::take);

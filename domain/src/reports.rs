@@ -282,33 +282,14 @@ fn below(path: &str, scope: &TreePath) -> Result<TreePath, PathError> {
 }
 
 /// How conflicts end and which ways are open: by the claimed run's options, else both ways, keeping both.
+/// Those of the run that the device has claimed; outside a run both sides of a conflict stay, and deletions travel.
 async fn rules(tx: &mut Tx, device: &Device, options: Option<runs::Options>) -> Result<Rules, Error> {
-    use schedules::{Direction, Resolution};
-    let now = tx.now().await?;
-    let rules = Rules {
-        direction: plan::Direction::Both,
-        policy: Policy::KeepBoth,
+    let outside = runs::Options {
+        direction: schedules::Direction::Both,
+        resolve_conflicts: schedules::Resolution::KeepBoth,
         sync_deletions: true,
-        now,
-        device_name: device.name.clone(),
     };
-    let Some(options) = options else { return Ok(rules) };
-    Ok(Rules {
-        direction: match options.direction {
-            Direction::Both => plan::Direction::Both,
-            Direction::Upload => plan::Direction::Upload,
-            Direction::Download => plan::Direction::Download,
-        },
-        policy: match options.resolve_conflicts {
-            Resolution::KeepNewest => Policy::KeepNewest,
-            Resolution::KeepLocal => Policy::KeepLocal,
-            Resolution::KeepServer => Policy::KeepServer,
-            Resolution::KeepBoth => Policy::KeepBoth,
-            Resolution::Ask => Policy::Ask,
-        },
-        sync_deletions: options.sync_deletions,
-        ..rules
-    })
+    Ok(options.unwrap_or(outside).rules(tx.now().await?, device.name.clone()))
 }
 
 /// Takes the deletions out when they are too many, except those that a person approved.

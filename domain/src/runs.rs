@@ -12,6 +12,7 @@ pub mod rescue;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use driftless_queue::NewJob;
+use driftless_sync::{conflict::Policy, plan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -218,6 +219,29 @@ pub struct Options {
     pub resolve_conflicts: Resolution,
     /// Which side may be changed.
     pub direction: Direction,
+}
+
+impl Options {
+    /// As the plan takes them.
+    pub(crate) fn rules(self, now: DateTime<Utc>, device_name: String) -> plan::Rules {
+        plan::Rules {
+            direction: match self.direction {
+                Direction::Both => plan::Direction::Both,
+                Direction::Upload => plan::Direction::Upload,
+                Direction::Download => plan::Direction::Download,
+            },
+            policy: match self.resolve_conflicts {
+                Resolution::KeepNewest => Policy::KeepNewest,
+                Resolution::KeepLocal => Policy::KeepLocal,
+                Resolution::KeepServer => Policy::KeepServer,
+                Resolution::KeepBoth => Policy::KeepBoth,
+                Resolution::Ask => Policy::Ask,
+            },
+            sync_deletions: self.sync_deletions,
+            now,
+            device_name,
+        }
+    }
 }
 
 /// What a run did, in files and bytes. `executed` counts actions of the plan, whatever their sort.
