@@ -381,6 +381,12 @@ pub(crate) async fn find(conn: &mut PgConnection, actor: &Actor, device_id: &str
         .ok_or(Error::NotFound)
 }
 
+/// Makes those take turns who change what a device is or does, until the transaction ends.
+pub(crate) async fn lock(conn: &mut PgConnection, device: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("select from devices where id = $1 for no key update").bind(device).execute(conn).await?;
+    Ok(())
+}
+
 /// Changes name, ignore rules or folder. Another folder starts the device anew and is refused while a run runs or is held.
 pub async fn patch(tx: &mut Tx, actor: &Actor, device_id: &str, edit: Edit) -> Result<Device, Error> {
     let device = get(tx, actor, device_id).await?;
@@ -389,7 +395,7 @@ pub async fn patch(tx: &mut Tx, actor: &Actor, device_id: &str, edit: Edit) -> R
     check_ignore_rules(rules)?;
     let base = checked_base_path(edit.base_path.as_deref().unwrap_or(&device.base_path))?;
     let moved = base.as_str() != device.base_path;
-    sqlx::query("select from devices where id = $1 for no key update").bind(device.id).execute(&mut **tx).await?;
+    lock(tx, device.id).await?;
     if moved {
         if in_use(tx, device.id).await? {
             return Err(Error::InUse);

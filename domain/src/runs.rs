@@ -439,7 +439,7 @@ pub async fn run_now(tx: &mut Tx, actor: &Actor, schedule_id: i64, dry_run: bool
             .await?
             .ok_or(Error::NoSchedule)?;
     // Two requests at once take turns here, so the second finds the first one's run.
-    sqlx::query("select from devices where id = $1 for no key update").bind(device).execute(&mut **tx).await?;
+    devices::lock(tx, device).await?;
     let open: Option<Uuid> = sqlx::query_scalar(
         "select id from runs where device_id = $1 and state in ('queued', 'running', 'waiting_for_device', 'held')
          and dry_run = $2 order by (state = 'running') desc, id limit 1",
@@ -469,12 +469,17 @@ pub async fn run_now(tx: &mut Tx, actor: &Actor, schedule_id: i64, dry_run: bool
     Ok(run)
 }
 
-/// A run's state and device, locked until the transaction ends.
-pub(crate) async fn lock(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(State, i64), Error> {
+async fn lock_device_of(tx: &mut Tx, run: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query("select from devices where id = (select device_id from runs where id = $1) for no key update")
         .bind(run)
         .execute(&mut **tx)
         .await?;
+    Ok(())
+}
+
+/// A run's state and device, locked until the transaction ends.
+pub(crate) async fn lock(tx: &mut Tx, actor: &Actor, run: Uuid) -> Result<(State, i64), Error> {
+    lock_device_of(tx, run).await?;
     sqlx::query_as("select state, device_id from runs where user_id = $1 and id = $2 for no key update")
         .bind(actor.user_id())
         .bind(run)

@@ -9,7 +9,11 @@ mod many;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use driftless_sync::{hash::ContentHash, path::TreePath};
+use driftless_sync::{
+    hash::ContentHash,
+    manifest::{self, Content, File},
+    path::TreePath,
+};
 use sqlx::{PgConnection, Row as _, postgres::PgRow, prelude::FromRow};
 use uuid::Uuid;
 
@@ -106,6 +110,20 @@ impl Node {
     /// Whether it is a folder.
     pub fn is_folder(&self) -> bool {
         self.file.is_none()
+    }
+
+    /// As the plan compares it.
+    pub(crate) fn into_entry(self) -> (TreePath, manifest::Node) {
+        let content = self.file.map_or(Content::Folder, |file| {
+            Content::File(File {
+                hash: file.hash,
+                size: file.size,
+                modified_at: Some(file.modified_at),
+                executable: Some(file.executable),
+            })
+        });
+        let (entry, version) = (Some(self.entry_id), Some(self.version));
+        (self.path, manifest::Node { content, inode: None, entry, version })
     }
 
     pub(crate) fn root() -> Self {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use driftless_domain::{
     Actor, Domain, cleanup,
-    commit::{self, Base, Batch, Change, OnConflict, Origin},
+    commit::{self, Batch, Change, Origin},
     contents,
     error::Fault,
     ingest::{Contents, Ingest, Ingested},
@@ -20,7 +20,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, App, send, until};
+use crate::support::{Answer, App, put_change, send, until};
 
 const NULL: Value = Value::Null;
 
@@ -67,15 +67,7 @@ async fn ingest(app: &App, actor: &Actor, bytes: &[u8]) -> (Contents, Ingested) 
 }
 
 fn change(path: &str, contents: Contents) -> Vec<Change> {
-    vec![Change::Put {
-        path: TreePath::parse(path).unwrap(),
-        contents,
-        modified_at: None,
-        executable: None,
-        base: Base::Any,
-        on_conflict: OnConflict::Refuse,
-        held: None,
-    }]
+    vec![put_change(path, contents)]
 }
 
 async fn chunks(app: &App) -> i64 {

@@ -211,16 +211,7 @@ impl View {
                 left_out = Some(node.path);
                 continue;
             }
-            let content = node.file.map_or(Content::Folder, |file| {
-                Content::File(File {
-                    hash: file.hash,
-                    size: file.size,
-                    modified_at: Some(file.modified_at),
-                    executable: Some(file.executable),
-                })
-            });
-            let (entry, version) = (Some(node.entry_id), Some(node.version));
-            self.server.entries.push((node.path, Node { content, inode: None, entry, version }));
+            self.server.entries.push(node.into_entry());
         }
     }
 }

@@ -134,7 +134,7 @@ pub async fn acknowledge(domain: &Domain, actor: &Actor, ack: &Ack) -> Result<Ac
     feed::check(&head, token)?;
     let (items, gone) = (check(ack, &scope)?, check_deleted(ack, &scope)?);
     // Acknowledgements of one device take turns where they count its deletions.
-    sqlx::query("select from devices where id = $1 for no key update").bind(device.id).execute(&mut *tx).await?;
+    devices::lock(&mut tx, device.id).await?;
     device.seen(&mut tx).await?;
     let there = there(&mut tx, actor, &items, &gone).await?;
     let mut sorted = Sorted::default();

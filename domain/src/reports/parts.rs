@@ -7,7 +7,7 @@ use serde_json::{from_str, to_string};
 use sqlx::FromRow;
 
 use super::{Device, Error, Listing, invalid};
-use crate::{Actor, Tx};
+use crate::{Actor, Tx, devices};
 use driftless_sync::path::TreePath;
 
 /// Most parts of a list.
@@ -65,7 +65,7 @@ pub(super) async fn gather(
         return Err(invalid("report.part_invalid", "part", format!("parts are numbered 1 to {MAX_PARTS}")));
     }
     // Two parts at once take turns, so that the later one finds the earlier.
-    sqlx::query("select from devices where id = $1 for no key update").bind(device.id).execute(&mut **tx).await?;
+    devices::lock(tx, device.id).await?;
     keep(tx, actor, device, scope, complete, part, &listing).await?;
     let have = kept(tx, device, &part.list_id).await?;
     if have.iter().any(|p| p.complete != complete || p.base_path != scope.as_str()) {

@@ -250,18 +250,10 @@ impl View {
     }
 
     fn take_node(&mut self, device: &Device, node: tree::Node, held: &HashSet<&TreePath>) {
-        let content = match node.file {
-            _ if device.leaves_out(&node.path) => return self.server.unknown.push(node.path),
-            None if !held.contains(&node.path) => return,
-            None => Content::Folder,
-            Some(file) => Content::File(File {
-                hash: file.hash,
-                size: file.size,
-                modified_at: Some(file.modified_at),
-                executable: Some(file.executable),
-            }),
-        };
-        let (entry, version) = (Some(node.entry_id), Some(node.version));
-        self.server.entries.push((node.path, Node { content, inode: None, entry, version }));
+        if device.leaves_out(&node.path) {
+            self.server.unknown.push(node.path);
+        } else if !node.is_folder() || held.contains(&node.path) {
+            self.server.entries.push(node.into_entry());
+        }
     }
 }

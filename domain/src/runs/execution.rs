@@ -125,10 +125,7 @@ impl Taken {
 
 /// Locks device and run (in this order) and reads what taking it needs.
 async fn take(tx: &mut Tx, run: Uuid) -> Result<Option<Taken>, Error> {
-    sqlx::query("select from devices where id = (select device_id from runs where id = $1) for no key update")
-        .bind(run)
-        .execute(&mut **tx)
-        .await?;
+    super::lock_device_of(tx, run).await?;
     Ok(sqlx::query_as(
         "select r.id, r.user_id, u.name as user_name, u.is_admin, r.device_id as device, d.device_id, d.kind, r.schedule_id,
                 r.trigger, r.state, r.dry_run, r.sync_deletions, r.resolve_conflicts, r.direction, r.fence,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Error, HeldDeletion, Options, new_id};
 use crate::{
-    Actor, Tx, audit,
+    Actor, Tx, audit, devices,
     schedules::{Direction, Resolution},
 };
 
@@ -49,7 +49,7 @@ pub(crate) async fn hold(
     deletions: &[HeldDeletion],
     all: bool,
 ) -> Result<Uuid, Error> {
-    sqlx::query("select from devices where id = $1 for no key update").bind(device).execute(&mut **tx).await?;
+    devices::lock(tx, device).await?;
     let open: Option<(Uuid, i64)> = sqlx::query_as(
         "select id, held_count from runs where device_id = $1 and not dry_run
          and state in ('queued', 'running', 'waiting_for_device', 'held')

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use driftless_domain::{
     Actor, baselines, cleanup,
-    commit::{self, Base, Batch, Change, OnConflict, Origin},
+    commit::{self, Batch, Origin},
     contents, feed,
     ingest::Ingest,
     tree::{self, Cursor},
@@ -12,7 +12,7 @@ use driftless_sync::path::TreePath;
 use futures::stream;
 
 use super::actor;
-use crate::support::{App, until};
+use crate::support::{App, put_change, until};
 
 /// 100 folders of 1,000 files each, with contents, versions and what one device holds.
 const GROW: &str = "
@@ -110,15 +110,7 @@ async fn put_hundred(app: &App, actor: &Actor, round: u8) {
     for n in 0..100_u8 {
         let bytes = Bytes::from(vec![round, n]);
         let contents = ingest.add(stream::iter([Ok::<_, std::io::Error>(bytes)])).await.unwrap();
-        changes.push(Change::Put {
-            path: path(&format!("/f8/n{n}07")),
-            contents,
-            modified_at: None,
-            executable: None,
-            base: Base::Any,
-            on_conflict: OnConflict::Refuse,
-            held: None,
-        });
+        changes.push(put_change(&format!("/f8/n{n}07"), contents));
     }
     let batch = Batch::with(Origin::Person, changes, ingest.finish().await.unwrap());
     let outcomes = commit::apply(&app.domain, actor, batch).await.unwrap();

@@ -11,7 +11,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use driftless_domain::{
     Actor, Domain, bandwidth,
-    commit::{self, Base, Change, OnConflict, Origin},
+    commit::{self, Base, Change, Origin},
     contents,
     devices::{self, DeviceKind, NewDevice},
     engine,
@@ -221,15 +221,7 @@ impl Place {
         let mut ingest = Ingest::new(self.domain(), &self.actor);
         let bytes = bytes::Bytes::from(text.to_owned());
         let contents = ingest.add(futures::stream::iter([Ok::<_, std::io::Error>(bytes)])).await.unwrap();
-        let change = Change::Put {
-            path: TreePath::parse(path).unwrap(),
-            contents,
-            modified_at: None,
-            executable: None,
-            base: Base::Any,
-            on_conflict: OnConflict::Refuse,
-            held: None,
-        };
+        let change = crate::support::put_change(path, contents);
         let batch = commit::Batch::with(Origin::Person, vec![change], ingest.finish().await.unwrap());
         commit::apply(self.domain(), &self.actor, batch).await.unwrap().remove(0).applied().unwrap();
     }

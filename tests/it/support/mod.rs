@@ -9,8 +9,15 @@ mod database;
 
 use std::{path::PathBuf, thread, time::Duration};
 
-use driftless_domain::{Domain, config::Settings, db};
+use driftless_domain::{
+    Domain,
+    commit::{Base, Change, OnConflict},
+    config::Settings,
+    db,
+    ingest::Contents,
+};
 use driftless_queue::Process;
+use driftless_sync::path::TreePath;
 use poem::{
     Route, Server,
     listener::{Acceptor, Listener, TcpListener},
@@ -106,6 +113,19 @@ async fn serve(domain: Domain, stop: CancellationToken) -> String {
             .await
     });
     format!("http://{address}")
+}
+
+/// Contents at a path of the tree, whatever was there.
+pub fn put_change(path: &str, contents: Contents) -> Change {
+    Change::Put {
+        path: TreePath::parse(path).unwrap(),
+        contents,
+        modified_at: None,
+        executable: None,
+        base: Base::Any,
+        on_conflict: OnConflict::Refuse,
+        held: None,
+    }
 }
 
 /// Waits until `holds` answers `Some`, looking again every 20 ms, at most 20 s.
