@@ -75,7 +75,7 @@ async fn chunks(app: &App) -> i64 {
 }
 
 /// Nothing dangles, and every version reads back as what it says it is.
-async fn is_whole(app: &App, actor: &Actor) {
+pub async fn is_whole(app: &App, actor: &Actor) {
     let found = verify::verify(&app.domain, true).await.unwrap();
     assert_eq!((found.broken, &found.problems), (0, &vec![]));
     let versions: Vec<i64> = sqlx::query_scalar("select seq from versions where sha256 is not null order by seq")
@@ -93,37 +93,6 @@ async fn is_whole(app: &App, actor: &Actor) {
         }
         assert_eq!(hasher.finish(), reader.file.hash, "version {version}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_left_for_seven_days_goes_with_its_bytes_and_one_in_use_does_not() {
-    let app = App::start().await;
-    let token = app.sign_up("anna").await;
-    let left = half_an_upload(&app, &token, "left").await;
-    let used = half_an_upload(&app, &token, "used").await;
-    assert_eq!(cleanup::run(&app.domain).await.unwrap(), cleanup::Counts::default());
-    app.database.move_clock("6 days").await;
-    let token = app.sign_in("anna").await;
-    app.call(&token, Method::POST, &format!("/api/sync/upload/{used}/resume"), NULL).await.expect(200);
-    app.database.move_clock("7 days 1 minute").await;
-    let counts = cleanup::run(&app.domain).await.unwrap();
-    assert_eq!((counts.uploads, counts.packs_emptied, counts.packs_removed), (1, 1, 0));
-    assert!(counts.chunks > 0 && counts.bytes > 0, "{counts:?}");
-    assert_eq!(objects(&app).len(), 2, "a dead pack's object stays for a day");
-    app.database.move_clock("8 days 2 minutes").await;
-    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 1);
-    assert_eq!(objects(&app).len(), 1);
-    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 0);
-
-    let token = app.sign_in("anna").await;
-    app.call(&token, Method::GET, &format!("/api/sync/upload/{left}/progress"), NULL).await.expect(404);
-    let progress = app.call(&token, Method::GET, &format!("/api/sync/upload/{used}/progress"), NULL).await.expect(200);
-    assert_eq!(progress.json()["completed_chunks"], 1);
-    let admin = app.sign_up_admin("root").await;
-    let page = app.call(&admin, Method::GET, "/api/audit?action=cleanup", NULL).await.expect(200).json();
-    let uploads: Vec<_> = page["entries"].as_array().unwrap().iter().map(|e| e["details"]["uploads"].clone()).collect();
-    assert_eq!(uploads, [json!(0), json!(0), json!(1), json!(0)]);
-    is_whole(&app, &actor(&app, &token).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

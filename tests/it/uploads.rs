@@ -107,6 +107,7 @@ async fn an_upload_left_for_seven_days_goes_with_its_bytes_and_one_in_use_does_n
     let used_id = start(&app, &token, "/used", used.len()).await;
     chunk(&app, &app.base, &token, &used_id, 0, &used).await.expect(200);
     assert_eq!(objects(&app), 4);
+    assert_eq!(cleanup::run(&app.domain).await.unwrap(), cleanup::Counts::default());
 
     app.database.move_clock("4 days").await;
     let token = app.sign_in("ada").await;
@@ -114,11 +115,13 @@ async fn an_upload_left_for_seven_days_goes_with_its_bytes_and_one_in_use_does_n
     app.database.move_clock("8 days").await;
     let token = app.sign_in("ada").await;
     let counts = cleanup::run(&app.domain).await.unwrap();
-    assert_eq!((counts.uploads, counts.chunks, counts.packs_emptied), (1, 3, 3));
+    assert_eq!((counts.uploads, counts.chunks, counts.packs_emptied, counts.packs_removed), (1, 3, 3, 0));
+    assert_eq!(objects(&app), 5, "a dead pack's object stays for a day");
     post(&app, &app.base, &token, &left_id, "resume").await.expect(404);
     app.database.move_clock("9 days 1 hour").await;
     assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 3);
     assert_eq!(objects(&app), 2, "the bytes are gone from the disk");
+    assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_removed, 0);
 
     let token = app.sign_in("ada").await;
     for n in 2..4 {
@@ -126,11 +129,14 @@ async fn an_upload_left_for_seven_days_goes_with_its_bytes_and_one_in_use_does_n
     }
     post(&app, &app.base, &token, &used_id, "complete").await.expect(200);
     assert!(get(&app, &token, "/used").await.expect(200).body == used);
-    let audited: Value = sqlx::query_scalar("select details from audit where action = 'cleanup' order by id limit 1")
-        .fetch_one(app.domain.pool())
-        .await
-        .unwrap();
-    assert_eq!((&audited["uploads"], &audited["chunks"]), (&json!(1), &json!(3)));
+    let admin = app.sign_up_admin("root").await;
+    let page = app.call(&admin, Method::GET, "/api/audit?action=cleanup", Value::Null).await.expect(200).json();
+    let counted = |of: &Value| (of["details"]["uploads"].clone(), of["details"]["chunks"].clone());
+    let audited: Vec<_> = page["entries"].as_array().unwrap().iter().map(counted).collect();
+    let (some, none) = ((json!(1), json!(3)), (json!(0), json!(0)));
+    assert_eq!(audited, [none.clone(), none.clone(), some, none]);
+    let actor = sessions::authenticate(&app.domain, &token).await.unwrap();
+    crate::cleanup::is_whole(&app, &actor).await;
 }
 
 #[tokio::test]
