@@ -325,16 +325,21 @@ impl Domain {
         let begin = format!(
             "begin; select set_config('role', 'driftless_app', true), set_config('driftless.user_id', '{user}', true)"
         );
-        Ok(self.tx(self.0.pool.begin_with(AssertSqlSafe(begin)).await?))
+        self.begin_with(begin).await
     }
 
     /// A transaction as the tables' owner, which sees every user's rows.
     pub async fn begin_system(&self) -> Result<Tx, Error> {
-        Ok(self.tx(self.0.pool.begin().await?))
+        self.begin_with("begin".into()).await
     }
 
-    fn tx(&self, inner: Transaction<'static, Postgres>) -> Tx {
-        Tx { inner, waker: self.0.waker.clone(), wakes: BTreeSet::new(), now: None }
+    /// In a task of its own, which nobody can give up half-way: sqlx would hand the connection on with the transaction open, and
+    /// the next one would work in it, unseen and as somebody else.
+    async fn begin_with(&self, statement: String) -> Result<Tx, Error> {
+        let pool = self.0.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(statement)).await });
+        let inner = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
+        Ok(Tx { inner, waker: self.0.waker.clone(), wakes: BTreeSet::new(), now: None })
     }
 }
 

@@ -1,9 +1,11 @@
 //! Row level security, looked at from below: a user's transaction shows and takes his own rows only, whatever is asked.
 
+use std::task::Poll;
+
 use driftless_domain::{Tx, sessions};
 use sqlx::AssertSqlSafe;
 
-use crate::support::App;
+use crate::support::{App, until};
 
 async fn texts(tx: &mut Tx, statement: &str) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_all(&mut **tx).await.unwrap()
@@ -64,4 +66,27 @@ async fn a_users_transaction_sees_nothing_of_another_without_any_where() {
         filled += usize::from(all != ["0"]);
     }
     assert!(filled > 5, "too few of {tables:?} hold anything to see");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_given_up_while_its_transaction_begins_leaves_none_behind() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    let anna = sessions::authenticate(&app.domain, &token).await.unwrap();
+    for steps in (1..=8).cycle().take(64) {
+        // Dropped after so many steps, each of which follows an answer of Postgres.
+        let mut begin = Box::pin(app.domain.begin(&anna));
+        let mut taken = 0;
+        std::future::poll_fn(|cx| {
+            taken += 1;
+            if begin.as_mut().poll(cx).is_ready() || taken == steps { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        drop(begin);
+        // Whoever gets the connection next must not stand in what the other began.
+        let mut tx = app.domain.begin_system().await.unwrap();
+        assert_ne!(texts(&mut tx, "select current_user::text").await, ["driftless_app"], "after {steps} steps");
+    }
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
+    until("no transaction stands open", || async { (app.value::<i64>(open).await == 0).then_some(()) }).await;
 }
