@@ -51,8 +51,8 @@ pub enum Goal {
     Ratio(f64),
     /// ours at most this.
     AtMost(f64),
-    /// ours at most the peer's.
-    NoMoreThanPeer,
+    /// ours / peer at most this.
+    RatioAtMost(f64),
 }
 
 /// The lines of one benchmark.
@@ -84,7 +84,7 @@ impl Report {
         let (met, wanted) = match goal {
             Goal::Ratio(least) => (ratio >= least, format!(">= {least} x")),
             Goal::AtMost(most) => (value <= most, format!("<= {most} {unit}")),
-            Goal::NoMoreThanPeer => (value <= against, "<= peer's".to_owned()),
+            Goal::RatioAtMost(most) => (ratio <= most, format!("<= {most} x")),
         };
         let name = if figure.is_empty() { self.name.to_owned() } else { format!("{} {figure}", self.name) };
         let line = format!(
