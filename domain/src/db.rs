@@ -83,8 +83,8 @@ impl From<sqlx::Error> for Error {
             _ => String::new(),
         };
         match class.as_str() {
-            // serialization_failure, deadlock_detected, lock_not_available
-            "40001" | "40P01" | "55P03" => Error::Contended(cause),
+            // serialization_failure, deadlock_detected, lock_not_available; foreign_key_violation: what was there is just being removed
+            "40001" | "40P01" | "55P03" | "23503" => Error::Contended(cause),
             // character_not_in_repertoire, untranslatable_character: our connections speak UTF-8 only
             "22021" | "22P05" => Error::NullCharacter(cause),
             // connection exceptions, shutting down, starting up, too many connections

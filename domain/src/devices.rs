@@ -389,13 +389,15 @@ pub(crate) async fn lock(conn: &mut PgConnection, device: i64) -> Result<(), sql
 
 /// Changes name, ignore rules or folder. Another folder starts the device anew and is refused while a run runs or is held.
 pub async fn patch(tx: &mut Tx, actor: &Actor, device_id: &str, edit: Edit) -> Result<Device, Error> {
+    // Locked before it is read: of two edits at once the later one keeps what the first one changed.
+    let id = find(tx, actor, device_id).await?;
+    lock(tx, id).await?;
     let device = get(tx, actor, device_id).await?;
     let name = checked_name(edit.device_name.as_deref().unwrap_or(&device.device_name))?;
     let rules = edit.ignore_rules.as_ref().unwrap_or(&device.ignore_rules);
     check_ignore_rules(rules)?;
     let base = checked_base_path(edit.base_path.as_deref().unwrap_or(&device.base_path))?;
     let moved = base.as_str() != device.base_path;
-    lock(tx, device.id).await?;
     if moved {
         if in_use(tx, device.id).await? {
             return Err(Error::InUse);
@@ -430,6 +432,8 @@ pub async fn delete(tx: &mut Tx, actor: &Actor, device_id: &str) -> Result<(), E
         .bind(id)
         .execute(&mut **tx)
         .await?;
+    // Before the baselines: a commit that is writing some holds the device.
+    sqlx::query("select from devices where id = $1 for update").bind(id).execute(&mut **tx).await?;
     sqlx::query("delete from baselines where device_id = $1").bind(id).execute(&mut **tx).await?;
     sqlx::query("delete from devices where id = $1").bind(id).execute(&mut **tx).await?;
     record(tx, actor, "device_deleted", device_id, json!({"device_id": device_id})).await

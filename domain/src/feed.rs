@@ -118,8 +118,6 @@ pub async fn read(tx: &mut Tx, actor: &Actor, cursor: Cursor) -> Result<Page, Er
         #[sqlx(flatten)]
         row: Row,
     }
-    let head = tree::head(tx, actor).await?;
-    check(&head, cursor)?;
     let rows: Vec<Journal> = sqlx::query_as(
         "select j.seq as change, j.kind as did, j.at, d.device_id, j.old_parent_id, j.old_name,
                 e.parent_id, e.name, e.deleted, e.id, e.seq, e.kind, v.size, v.sha256, v.modified_at, v.executable
@@ -133,8 +131,10 @@ pub async fn read(tx: &mut Tx, actor: &Actor, cursor: Cursor) -> Result<Page, Er
     .bind(tree::PAGE)
     .fetch_all(&mut **tx)
     .await?;
+    // After the rows: had the cleanup taken news of a deletion away before they were read, the horizon tells.
+    let head = tree::head(tx, actor).await?;
+    check(&head, cursor)?;
     let more = rows.len() as i64 == tree::PAGE;
-    // Without more, the head read before: what was committed between the two statements comes with the next page.
     let seq = rows.last().map_or(cursor.seq, |r| r.change);
     let parents: Vec<i64> = rows.iter().flat_map(|r| [Some(r.parent_id), r.old_parent_id]).flatten().collect();
     let folders = tree::folder_paths(tx, actor.user_id, &parents).await?;

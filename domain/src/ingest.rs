@@ -344,9 +344,10 @@ impl Ingest {
         if known.is_empty() {
             return Ok(HashSet::new());
         }
+        // Before the commit: whoever gives up while it is under way must give the pins back, too.
+        self.holder.used = true;
         tx.commit().await?;
         self.pinned += known.len() as i32;
-        self.holder.used = true;
         Ok(known.iter().filter_map(|h| ContentHash::try_from(&h[..]).ok()).collect())
     }
 
@@ -366,8 +367,8 @@ impl Ingest {
             .bind(self.domain.process())
             .execute(&mut *tx)
             .await?;
-        tx.commit().await?;
         self.holder.used = true;
+        tx.commit().await?;
         self.pinned += pack.chunks().count() as i32;
         if recorded {
             pack.keep();

@@ -493,7 +493,10 @@ pub async fn find_also_in_trash(tx: &mut Tx, actor: &Actor, path: &TreePath) -> 
     }
     let missing = || Error::NotFound(path.clone());
     let (parent, name) = path.parent().zip(path.name()).ok_or_else(missing)?;
-    let parent = Box::pin(find_also_in_trash(tx, actor, &parent)).await.map_err(|_| missing())?.0;
+    let parent = match Box::pin(find_also_in_trash(tx, actor, &parent)).await {
+        Err(Error::NotFound(_)) => return Err(missing()),
+        found => found?.0,
+    };
     let found: Option<(i64, bool)> = sqlx::query_as(
         "select id, deleted from entries where user_id = $1 and parent_id = $2 and name = $3 order by deleted, id desc limit 1",
     )

@@ -25,6 +25,7 @@ mod matrix;
 mod metrics;
 mod private_postgres;
 mod problems;
+mod races;
 mod remotes;
 mod reports;
 mod runs;

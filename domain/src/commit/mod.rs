@@ -345,7 +345,10 @@ pub enum Error {
     /// The device was removed meanwhile.
     #[error("no such device")]
     DeviceGone,
-    /// The process was stopping; whether the change was carried out is not known.
+    /// The upload was completed or given up meanwhile.
+    #[error("the upload was completed or given up meanwhile")]
+    UploadOver,
+    /// The process was stopping or lost its database; whether the change was carried out is not known.
     #[error("the change was interrupted; look, then send it again")]
     Interrupted,
 }
@@ -357,7 +360,7 @@ impl Fault for Error {
         match self {
             Error::Database(e) => e.kind(),
             Error::Store(e) => e.kind(),
-            Error::FenceLost => Kind::Conflict,
+            Error::FenceLost | Error::UploadOver => Kind::Conflict,
             Error::DeviceGone => Kind::NotFound,
             Error::Interrupted => Kind::Unavailable,
         }
@@ -369,6 +372,7 @@ impl Fault for Error {
             Error::Store(e) => e.code(),
             Error::FenceLost => "run.taken_over",
             Error::DeviceGone => "device.not_found",
+            Error::UploadOver => "upload.over",
             Error::Interrupted => "commit.interrupted",
         }
     }
@@ -456,7 +460,8 @@ async fn commit_all_that_waits(domain: Domain, user_id: i64) {
     place.0 = None;
 }
 
-/// Commits the requests in one transaction; when that fails for a reason of one of them, each alone.
+/// Commits the requests in one transaction; when that fails for a reason of one of them, each alone. Not when the database went
+/// away: the transaction may have been committed, and what was carried out would then be refused.
 async fn commit(domain: &Domain, mut together: Vec<Waiting>) {
     for attempt in 1.. {
         match write::transact(domain, &together).await {
@@ -471,6 +476,12 @@ async fn commit(domain: &Domain, mut together: Vec<Waiting>) {
                 return;
             }
             Err(Error::Database(db::Error::Contended(_))) if attempt < 4 => continue,
+            Err(Error::Interrupted | Error::Database(db::Error::Unreachable(_))) if together.len() > 1 => {
+                for waiting in together {
+                    let _ = waiting.answer.send(Err(Error::Interrupted));
+                }
+                return;
+            }
             Err(_) if together.len() > 1 => {
                 for waiting in together.drain(..) {
                     Box::pin(commit(domain, vec![waiting])).await;

@@ -15,7 +15,7 @@ use super::{
     state::{Slot, State},
 };
 use crate::{
-    Actor, Domain, Tx, audit, store,
+    Actor, Domain, Tx, audit, db, store,
     tree::{self, Row},
 };
 
@@ -30,29 +30,52 @@ pub(super) async fn transact(
     let before = state.seq;
     let mut answers = Vec::with_capacity(together.len());
     for waiting in together {
-        let prepared = match hold_device(&mut tx, &waiting.batch.origin).await {
-            Ok(()) => take_chunks(&mut tx, actor.user_id, &waiting.batch).await.map_err(Error::from),
-            Err(error) => Err(error),
-        };
+        let prepared = prepare(&mut tx, actor, &waiting.batch).await;
         // A refusal of one request is its own affair; a failing statement ends the whole transaction.
         match prepared {
             Ok(recorded) => {
                 let outcomes = carry_out(&mut tx, &mut state, actor, &waiting.batch).await?;
                 answers.push((Ok(outcomes), recorded));
             }
-            Err(error @ (Error::FenceLost | Error::DeviceGone | Error::Store(store::Error::Missing(_)))) => {
-                answers.push((Err(error), false));
-            }
+            Err(
+                error @ (Error::FenceLost
+                | Error::DeviceGone
+                | Error::UploadOver
+                | Error::Store(store::Error::Missing(_))),
+            ) => answers.push((Err(error), false)),
             Err(error) => return Err(error),
         }
     }
     write(&mut tx, &mut state).await?;
     let (epoch, seq) = (state.epoch, state.seq);
-    tx.commit().await?;
+    // From here on a lost connection says nothing of what became of it.
+    tx.commit().await.map_err(|e| match e {
+        db::Error::Unreachable(_) => Error::Interrupted,
+        e => e.into(),
+    })?;
     if seq > before {
         domain.hub().moved(actor.user_id, epoch, seq);
     }
     Ok(answers)
+}
+
+/// All that must hold before anything of a request is decided. Answers whether its pack was recorded.
+async fn prepare(conn: &mut PgConnection, actor: &Actor, batch: &Batch) -> Result<bool, Error> {
+    hold_device(conn, &batch.origin).await?;
+    if let Some(upload) = batch.upload {
+        hold_upload(conn, upload).await?;
+    }
+    Ok(take_chunks(conn, actor.user_id, batch).await?)
+}
+
+/// Holds an upload that is still to be completed: its file must not come to be twice, nor after it was given up.
+async fn hold_upload(conn: &mut PgConnection, upload: Uuid) -> Result<(), Error> {
+    let open: Option<i32> =
+        sqlx::query_scalar("select 1 from uploads where id = $1 and done is null for no key update")
+            .bind(upload)
+            .fetch_optional(conn)
+            .await?;
+    open.map(|_| ()).ok_or(Error::UploadOver)
 }
 
 async fn lock_head(tx: &mut Tx, actor: &Actor) -> Result<State, Error> {

@@ -225,7 +225,8 @@ async fn shortfall(
     device: i64,
     report: &Report,
 ) -> Result<Option<String>, Error> {
-    let accounted = report.counts.executed + report.left_out.iter().filter(|l| l.planned).count() as i64;
+    let left_out = report.left_out.iter().filter(|l| l.planned).count() as i64;
+    let accounted = report.counts.executed.saturating_add(left_out);
     if accounted != report.planned {
         return Ok(Some(format!(
             "of {} planned actions {} were executed or left out with a reason",

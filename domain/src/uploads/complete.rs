@@ -61,6 +61,10 @@ pub async fn complete(domain: &Domain, actor: &Actor, id: Uuid, hash: Option<Con
     if let Some(done) = done(&mut tx, actor, &upload).await? {
         return Ok(done);
     }
+    let said = upload.sha256.as_deref().and_then(|h| ContentHash::try_from(h).ok());
+    if hash.is_some_and(|hash| said.is_some_and(|said| said != hash)) {
+        return Err(mismatch());
+    }
     let chunks = pieces(&mut tx, &upload).await?;
     let hashed = upload.prefix as u64 * upload.chunk_size as u64;
     if (upload.total_size as u64).saturating_sub(hashed) > domain.settings().hash_in_request {
@@ -77,11 +81,22 @@ pub async fn complete(domain: &Domain, actor: &Actor, id: Uuid, hash: Option<Con
     }
     drop(tx);
     let whole = hash_rest(domain, actor, &upload, &chunks).await?;
-    let wanted = [hash, upload.sha256.as_deref().and_then(|h| ContentHash::try_from(h).ok())];
-    if wanted.into_iter().flatten().any(|h| h != whole) {
-        return Err(invalid("upload.hash_mismatch", "hash", "the contents do not match the hash of the whole file"));
+    if hash.or(said).is_some_and(|h| h != whole) {
+        return Err(mismatch());
     }
-    commit_upload(domain, actor, &upload, Contents::new(upload.total_size as u64, whole, chunks)).await
+    match commit_upload(domain, actor, &upload, Contents::new(upload.total_size as u64, whole, chunks)).await {
+        // Somebody else was first: the answer is his.
+        Err(Error::Commit(commit::Error::UploadOver)) => {
+            let mut tx = domain.begin(actor).await?;
+            let upload = load(&mut tx, actor, id).await?;
+            done(&mut tx, actor, &upload).await?.ok_or(Error::NotFound)
+        }
+        completed => completed,
+    }
+}
+
+fn mismatch() -> Error {
+    invalid("upload.hash_mismatch", "hash", "the contents do not match the hash of the whole file")
 }
 
 /// The work of the job that [`complete`] may leave: hashes piece by piece, then completes. Repeating it is harmless.

@@ -437,13 +437,15 @@ where
 /// Writes the upload's reference to piece `n`. Answers whether the piece that the whole file's hash waits for is there.
 async fn refer(tx: &mut Tx, upload: &Upload, n: u64, hash: ContentHash, whole: Option<&Hasher>) -> Result<bool, Error> {
     let n = n as i32;
-    let state: Option<(i32,)> = sqlx::query_as(
-        "select prefix from uploads where id = $1 and done is null and not completing for no key update",
+    let state: Option<(i32, Vec<u8>)> = sqlx::query_as(
+        "select prefix, hash_state from uploads where id = $1 and done is null and not completing for no key update",
     )
     .bind(upload.id)
     .fetch_optional(&mut **tx)
     .await?;
-    let Some((mut prefix,)) = state else { return Err(Error::NotFound) };
+    let Some((mut prefix, state)) = state else { return Err(Error::NotFound) };
+    // A piece before this one may have been replaced while it arrived; then what was hashed on is of the old one.
+    let whole = whole.filter(|_| prefix == upload.prefix && (prefix == 0 || state == upload.hash_state));
     let before: Option<Vec<u8>> = sqlx::query_scalar("select sha256 from pins where holder = $1 and n = $2")
         .bind(upload.id)
         .bind(n)
