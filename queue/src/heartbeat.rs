@@ -65,19 +65,20 @@ pub(crate) async fn start(shared: &Arc<Shared>, options: PgConnectOptions) -> Re
 }
 
 async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
-    let mut conn = None;
+    let (mut conn, mut broke) = (None, false);
     loop {
         if shared.moved_ago() > NUMB {
             tracing::error!(worker = shared.name, "handlers block every thread of this process; letting the lease go");
             tokio::time::sleep(BEAT).await;
             continue;
         }
-        let result = tokio::time::timeout(PATIENCE, beat(shared, options, &mut conn)).await;
+        let result = tokio::time::timeout(PATIENCE, beat(shared, options, &mut conn, broke)).await;
         let pause = if let Ok(Ok(())) = result {
             note_beat(shared);
+            broke = false;
             BEAT
         } else {
-            conn = None;
+            (conn, broke) = (None, true);
             RETRY
         };
         tokio::select! {
@@ -101,19 +102,21 @@ pub(crate) fn steady_for(shared: &Shared) -> Duration {
     unbroken.map_or(Duration::ZERO, |(first, last)| last - first)
 }
 
+/// `broke`: the last beat failed, and the connection with it.
 async fn beat(
     shared: &Arc<Shared>,
     options: &PgConnectOptions,
     conn: &mut Option<PgConnection>,
+    broke: bool,
 ) -> Result<(), sqlx::Error> {
     let conn = match conn {
         Some(conn) => conn,
-        None => {
-            // A connection that broke may be all that is seen of a crash, which may have undone commits nobody waited for.
-            shared.reconcile_soon();
-            conn.insert(options.connect().await?)
-        }
+        None => conn.insert(options.connect().await?),
     };
+    if broke {
+        // That may be all that is seen of a crash, which may have undone commits nobody waited for.
+        shared.reconcile_soon();
+    }
     let token = shared.token();
     let runs = grown_up(shared, token);
     let running = shared.feeds().iter().map(|feed| feed.running_count()).sum::<usize>();

@@ -6,9 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use driftless_queue::{Context, JobError, JobId, NewJob, Registry, Serve};
+use driftless_queue::{Context, JobError, JobId, NewJob, Process, Registry, Serve, Workers};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, Db, Worker, effect_job, effects, until};
+use crate::support::{Cluster, Db, Worker, effect_job, effects, until, wire::Wire};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_of_postgres_loses_no_job_and_no_acknowledgement() {
@@ -84,4 +86,28 @@ async fn a_crash_of_postgres_makes_no_job_run_twice_whose_worker_lives() {
     for worker in workers {
         worker.stop().await;
     }
+}
+
+/// The connection of the heartbeat may be the only one in use when Postgres crashes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_compares_itself_with_the_table_after_a_lost_connection_and_not_at_its_start() {
+    let db = Db::create().await;
+    let wire = Wire::to(&db.url).await;
+    let begun = Instant::now();
+    let process = Process::start(&PgPool::connect(&wire.url).await.unwrap()).await.unwrap();
+    let stop = CancellationToken::new();
+    let workers = Workers::new(&process).serve(Serve::new("q", 8), &effects(&db.pool));
+    let working = tokio::spawn(workers.run(stop.clone()));
+    let sent = |part: &str| wire.sent(begun).iter().filter(|text| text.contains(part)).count();
+    let (beat, comparison) = ("update queue.workers set lease_until", "set lease_token = null, attempt = attempt - 1");
+    until("it has beaten twice", || async { (sent(beat) >= 2).then_some(()) }).await;
+    assert_eq!(sent(comparison), 0);
+    db.count(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity
+         where datname = current_database() and ltrim(query, E' \\n') like 'with beat as%'",
+    )
+    .await;
+    until("it has compared", || async { (sent(comparison) >= 1).then_some(()) }).await;
+    stop.cancel();
+    working.await.unwrap();
 }

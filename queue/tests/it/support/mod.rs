@@ -1,6 +1,8 @@
 //! Databases, worker processes and bounded waits for the queue's tests.
 
 mod cluster;
+#[path = "../../../../tests/it/support/wire.rs"]
+pub mod wire;
 
 use std::{
     future::Future,
