@@ -1,9 +1,13 @@
 //! Periodic jobs. A tick of this process's clock is a wake-up only: which tick of a rule is due is told by the database's
 //! clock, and of all processes the one that moves `last_tick` on inserts the job.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use apalis_cron::{CronScheduler, Schedule, Tick};
+use chrono::{DateTime, Utc};
 use driftless_domain::{
     Domain,
     crons::{self, QUEUE},
@@ -16,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Ticks until `stop`. What was missed while nobody ran is caught up once at the start.
 pub async fn run(domain: Domain, stop: CancellationToken) {
-    let mut ticks = CronScheduler::new(EachMinute).into_stream();
+    let (mut ticks, mut known) = (CronScheduler::new(EachMinute).into_stream(), Known::default());
     loop {
-        if let Err(e) = tick(&domain).await {
+        if let Err(e) = tick(&domain, &mut known).await {
             tracing::warn!(
                 error = &e as &dyn std::error::Error,
                 "periodic jobs could not be queued; trying again in a minute"
@@ -34,19 +38,30 @@ pub async fn run(domain: Domain, stop: CancellationToken) {
     }
 }
 
-/// Queues the job of each cron whose newest tick nobody has fired.
-pub async fn tick(domain: &Domain) -> Result<(), db::Error> {
+/// The newest tick of each cron that is known to have been fired, by whomever.
+pub type Known = BTreeMap<&'static str, DateTime<Utc>>;
+
+/// Queues the job of each cron whose newest tick nobody has fired; one that is not among the known ones is registered first.
+pub async fn tick(domain: &Domain, known: &mut Known) -> Result<(), db::Error> {
+    let mut tx = domain.begin_system().await?;
+    let now = tx.now().await?;
+    let (mut newly, mut any) = (Known::new(), false);
     for cron in crons::all(domain.settings()) {
-        let mut tx = domain.begin_system().await?;
-        let now = tx.now().await?;
         let job = NewJob::new(QUEUE, cron.kind, &json!({})).unique_key(cron.kind);
-        let last = queue::crons::register(&mut tx, cron.kind, &cron.words, &job).await?;
+        let last = match known.get(cron.kind) {
+            Some(last) => *last,
+            None => queue::crons::register(&mut tx, cron.kind, &cron.words, &job).await?,
+        };
         let newest = cron.newest(now);
-        let fired = newest > last && queue::crons::fire(&mut tx, cron.kind, newest, &job).await?;
-        tx.commit().await?;
-        if fired {
-            domain.waker().wake(QUEUE);
+        if newest > last {
+            any |= queue::crons::fire(&mut tx, cron.kind, newest, &job).await?;
         }
+        newly.insert(cron.kind, newest.max(last));
+    }
+    tx.commit().await?;
+    *known = newly;
+    if any {
+        domain.waker().wake(QUEUE);
     }
     Ok(())
 }

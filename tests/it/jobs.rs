@@ -98,7 +98,7 @@ async fn a_dead_job_can_be_discarded_and_the_audit_keeps_what_it_was() {
 async fn a_cron_that_an_admin_starts_is_audited_and_tells_its_next_tick() {
     let app = App::start().await;
     let admin = app.sign_up_admin("root").await;
-    driftless_jobs::crons::tick(&app.domain).await.unwrap();
+    driftless_jobs::crons::tick(&app.domain, &mut Default::default()).await.unwrap();
     let crons = app.call(&admin, Method::GET, "/api/jobs/crons", Value::Null).await.expect(200).json();
     let cron = &crons[0];
     assert_eq!((&cron["name"], &cron["rule"]), (&json!("cleanup"), &json!("daily at 03:00 UTC")));
