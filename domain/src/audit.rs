@@ -134,6 +134,7 @@ pub async fn record(tx: &mut Tx, entry: Entry) -> Result<(), db::Error> {
     .bind(entry.code)
     .execute(&mut **tx)
     .await?;
+    tx.note_recorded();
     Ok(())
 }
 
@@ -158,6 +159,7 @@ pub async fn record_all(tx: &mut Tx, entries: Vec<Entry>) -> Result<(), db::Erro
     .bind(column(&entries, |e| e.code.as_deref()))
     .execute(&mut **tx)
     .await?;
+    tx.note_recorded();
     Ok(())
 }
 
@@ -375,38 +377,47 @@ impl From<sqlx::Error> for SealError {
     }
 }
 
-/// Seals until `cancel`, and once more then. Every process may run this: one seals, the others stand by.
+/// Seals until `cancel`, and once more then. Every process may run this: one seals, the others stand by. A turn comes right
+/// after a commit of this process that recorded something; what others recorded, and did not seal, is seen within a second.
 pub async fn run_sealer(domain: Domain, cancel: CancellationToken) {
-    // Entries are to be sealed and written within a second; a turn that finds nothing is one indexed look.
-    const TURN: Duration = Duration::from_millis(400);
-    let (mut shown, mut failing) = (None, false);
+    // Entries that come in a row share a turn; sealed and written they are to be within a second.
+    const BREATH: Duration = Duration::from_millis(400);
+    let mut seen = domain.lookout().follow(domain.pool());
+    let (mut shown, mut failing, mut told) = (None, false, true);
     loop {
         let last = cancel.is_cancelled();
-        match turn(&domain, &mut shown).await {
-            Ok(()) => failing = false,
-            Err(e) if !failing => {
-                failing = true;
-                tracing::warn!(error = &e as &dyn std::error::Error, "the audit can't be sealed just now");
+        let looked = *seen.borrow_and_update();
+        if last || told || looked.unsealed || shown != Some(looked.sealed) {
+            let turned = turn(&domain, &mut shown).await;
+            if let (Err(e), false) = (&turned, failing) {
+                tracing::warn!(error = e as &dyn std::error::Error, "the audit can't be sealed just now");
             }
-            Err(_) => {}
+            failing = turned.is_err();
+            if last {
+                return;
+            }
+            let _ = tokio::time::timeout(BREATH, cancel.cancelled()).await;
+            told = turned.is_ok_and(|more| more);
+            if told {
+                continue;
+            }
         }
-        if last {
-            return;
-        }
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = tokio::time::sleep(TURN) => {}
-        }
+        told = tokio::select! {
+            () = cancel.cancelled() => true,
+            () = domain.lookout().until_recorded() => true,
+            Ok(()) = seen.changed() => false,
+        };
     }
 }
 
-/// One turn of the sealer; the lines are looked at only when the chain is beyond what they are known to show.
-async fn turn(domain: &Domain, shown: &mut Option<i64>) -> Result<(), SealError> {
+/// One turn of the sealer; the lines are looked at only when the chain is beyond what they are known to show. Answers whether
+/// more waits than a turn seals.
+async fn turn(domain: &Domain, shown: &mut Option<i64>) -> Result<bool, SealError> {
     let turn = chain::seal(domain).await?;
     if *shown != Some(turn.head) {
         *shown = lines::follow(domain).await?;
     }
-    Ok(())
+    Ok(turn.sealed == chain::BATCH as usize)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::{
     config::Settings,
     error::{Fault, Kind},
     feed::Hub,
+    lookout::Lookout,
     sessions,
     store::Store,
     uploads::CatchingUp,
@@ -241,6 +242,7 @@ struct Parts {
     writers: Writers,
     catching_up: CatchingUp,
     hub: Hub,
+    lookout: Lookout,
 }
 
 impl Domain {
@@ -251,7 +253,7 @@ impl Domain {
         let meter = Meter::new(pool.clone(), settings.zone);
         let (store, hub) = (Store::new(&settings), Hub::new(pool.clone()));
         let (sessions, unleased) = (sessions::Cache::default(), Uuid::now_v7());
-        let (writers, catching_up) = (Writers::default(), CatchingUp::default());
+        let (writers, catching_up, lookout) = (Writers::default(), CatchingUp::default(), Lookout::default());
         Domain(Arc::new(Parts {
             pool,
             waker,
@@ -264,6 +266,7 @@ impl Domain {
             writers,
             catching_up,
             hub,
+            lookout,
         }))
     }
 
@@ -292,6 +295,10 @@ impl Domain {
 
     pub(crate) fn hub(&self) -> &Hub {
         &self.0.hub
+    }
+
+    pub(crate) fn lookout(&self) -> &Lookout {
+        &self.0.lookout
     }
 
     /// The token of this process's lease; of a process without one, a token that nobody finds alive.
@@ -339,7 +346,8 @@ impl Domain {
         let pool = self.0.pool.clone();
         let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(statement)).await });
         let inner = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
-        Ok(Tx { inner, waker: self.0.waker.clone(), wakes: BTreeSet::new(), now: None })
+        let (waker, lookout) = (self.0.waker.clone(), self.0.lookout.clone());
+        Ok(Tx { inner, waker, wakes: BTreeSet::new(), lookout, recorded: false, now: None })
     }
 }
 
@@ -348,6 +356,8 @@ pub struct Tx {
     inner: Transaction<'static, Postgres>,
     waker: Waker,
     wakes: BTreeSet<String>,
+    lookout: Lookout,
+    recorded: bool,
     now: Option<DateTime<Utc>>,
 }
 
@@ -378,9 +388,17 @@ impl Tx {
         Ok(made)
     }
 
-    /// Commits, then wakes the workers of the queues that got jobs.
+    /// Something was recorded in the audit, which is to be sealed after the commit.
+    pub(crate) fn note_recorded(&mut self) {
+        self.recorded = true;
+    }
+
+    /// Commits, then wakes the workers of the queues that got jobs, and this process's sealer.
     pub async fn commit(self) -> Result<(), Error> {
         self.inner.commit().await?;
+        if self.recorded {
+            self.lookout.recorded();
+        }
         for queue in &self.wakes {
             self.waker.wake(queue);
         }

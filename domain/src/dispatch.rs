@@ -4,10 +4,7 @@
 //! moves the schedule on. Rows of `due` are claimed with SKIP LOCKED, so any number of dispatchers share the work; the unique
 //! key of runs holds even against a clock that goes back. Left out: executing (the run's job does that).
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use driftless_sync::{
@@ -27,49 +24,47 @@ use crate::{
 
 /// Schedules fired in one transaction.
 pub const BATCH: i64 = 2000;
-/// The longest pause between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
 
-/// Fires what is due until `cancel`: at the next due instant, and looks at least each second. Errors are logged and retried.
+/// Fires what is due until `cancel`: at the instant, and what another process should have fired within a second. Errors are
+/// logged and retried.
 pub async fn run(domain: Domain, cancel: CancellationToken) {
+    let mut seen = domain.lookout().follow(domain.pool());
     let mut failing = false;
     loop {
-        let pause = match turn(&domain).await {
-            Ok(pause) => {
-                failing = false;
-                pause
-            }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            Ok(()) = seen.changed() => {}
+        }
+        if !seen.borrow_and_update().is_due() {
+            continue;
+        }
+        match fire_all(&domain).await {
+            Ok(()) => failing = false,
             Err(e) => {
                 if !failing {
                     tracing::warn!(error = &e as &dyn std::error::Error, "schedules can't be fired just now");
                 }
                 failing = true;
-                PAUSE
             }
-        };
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-/// One look, firing all that is due; answers how long to pause. One statement when nothing is due.
-async fn turn(domain: &Domain) -> Result<Duration, Error> {
+/// Fires all that is due and that no other process is just firing.
+async fn fire_all(domain: &Domain) -> Result<(), Error> {
+    let mut fired = 0;
     loop {
-        let (next, now): (Option<DateTime<Utc>>, DateTime<Utc>) =
-            sqlx::query_as("select min(next_run_at), queue.now() from due").fetch_one(domain.pool()).await?;
-        match next {
-            Some(at) if at <= now => {
-                // What another process is just firing is still the minimum here: don't spin on it.
-                if fire(domain).await? == 0 {
-                    return Ok(PAUSE / 10);
-                }
-            }
-            Some(at) => return Ok((at - now).to_std().unwrap_or_default().min(PAUSE)),
-            None => return Ok(PAUSE),
+        let batch = fire(domain).await?;
+        fired += batch;
+        if batch < BATCH as usize {
+            break;
         }
     }
+    // Without any, what is due is another's: looking again at once would be spinning.
+    if fired > 0 {
+        domain.lookout().look_again();
+    }
+    Ok(())
 }
 
 #[derive(FromRow)]

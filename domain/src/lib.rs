@@ -22,6 +22,7 @@ pub mod error;
 pub mod feed;
 pub mod files;
 pub mod ingest;
+mod lookout;
 pub mod metrics;
 pub mod queues;
 pub mod remotes;

@@ -19,6 +19,7 @@ mod executions;
 mod feed;
 mod growth;
 mod health;
+mod idle;
 mod isolation;
 mod jobs;
 mod matrix;

@@ -18,6 +18,9 @@ mod pickup;
 mod postgres;
 mod report;
 mod server;
+#[allow(clippy::unwrap_used)]
+#[path = "../../../tests/it/support/wire.rs"]
+mod wire;
 
 use std::{error::Error, str::FromStr};
 

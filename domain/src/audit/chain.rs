@@ -15,7 +15,7 @@ use crate::{Domain, Tx, db};
 pub(super) type Hash = [u8; 32];
 
 /// Entries sealed in one transaction.
-const BATCH: i64 = 5_000;
+pub(super) const BATCH: i64 = 5_000;
 
 pub(super) fn link(previous: &Hash, body: &Value) -> Hash {
     Sha256::new().chain_update(previous).chain_update(canonical(body)).finalize().into()

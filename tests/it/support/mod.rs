@@ -6,6 +6,7 @@
 pub mod binary;
 mod client;
 mod database;
+pub mod wire;
 
 use std::{path::PathBuf, thread, time::Duration};
 
