@@ -48,6 +48,7 @@ pub(crate) struct Feed {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The highest priority first; who came first within one.
     buffer: VecDeque<Job>,
     running: HashMap<JobId, Arc<Run>>,
     acks: Vec<Claim>,
@@ -63,6 +64,8 @@ struct State {
     trips: u64,
     /// Due jobs may be waiting in the table.
     hungry: bool,
+    /// No due job that ranks above this waits in the table, as far as is known here.
+    waiting_up_to: i16,
     wakes: u64,
     /// `wakes` when the last trip was planned.
     heard: u64,
@@ -78,6 +81,8 @@ pub(crate) struct Trip {
     pub acks: Vec<Claim>,
     pub verdicts: Vec<Verdict>,
     pub claim: usize,
+    /// Only jobs that rank above this are claimed.
+    pub above: Option<i16>,
     wakes: u64,
     number: u64,
 }
@@ -90,7 +95,7 @@ impl Feed {
             time_limit,
             work: Notify::new(),
             claims: RwLock::new(()),
-            state: Mutex::new(State { hungry: true, ..State::default() }),
+            state: Mutex::new(State { hungry: true, waiting_up_to: i16::MAX, ..State::default() }),
         }
     }
 
@@ -101,7 +106,7 @@ impl Feed {
     /// Due jobs may be waiting.
     pub fn wake(&self) {
         let mut state = self.state();
-        state.hungry = true;
+        state.expect_any();
         state.wakes += 1;
         drop(state);
         self.work.notify_one();
@@ -120,7 +125,10 @@ impl Feed {
 
     fn plan_trip(&self) -> Option<Trip> {
         let mut state = self.state();
-        let room = self.room(&state);
+        let (room, above) = match self.room(&state) {
+            0 => self.overtaking(&state),
+            room => (room, None),
+        };
         // A trip for acknowledgements claims too: it costs nothing more.
         let goes_anyway = state.hungry || !state.acks.is_empty();
         let claim = if goes_anyway && !state.draining { room.min(BATCH) } else { 0 };
@@ -149,7 +157,17 @@ impl Feed {
         if more {
             self.work.notify_one();
         }
-        Some(Trip { acks, verdicts, claim, wakes, number })
+        Some(Trip { acks, verdicts, claim, above, wakes, number })
+    }
+
+    /// What was fetched ahead leaves no room, and is worked off late when jobs have become longer than they were. Whatever ranks above
+    /// those that would start next is fetched beside it.
+    fn overtaking(&self, state: &State) -> (usize, Option<i16>) {
+        let next = state.buffer.get(self.concurrency - 1).or(state.buffer.back());
+        match next.map(|job| job.priority) {
+            Some(floor) if floor < state.waiting_up_to => (self.concurrency, Some(floor)),
+            _ => (0, None),
+        }
     }
 
     fn room(&self, state: &State) -> usize {
@@ -169,18 +187,23 @@ impl Feed {
         state.travelling.remove(&trip.number);
         let mut in_vain = false;
         if trip.claim > 0 {
-            in_vain = state.hungry && jobs.is_empty();
-            if jobs.len() == trip.claim {
+            let full = jobs.len() == trip.claim;
+            in_vain = state.hungry && jobs.is_empty() && trip.above.is_none();
+            if full {
                 state.hungry = true;
-            } else if state.wakes == trip.wakes {
+            } else if state.wakes == trip.wakes && trip.above.is_none() {
                 state.hungry = false;
+            }
+            if state.wakes == trip.wakes {
+                let least = jobs.iter().map(|job| job.priority).min().filter(|_| full);
+                state.waiting_up_to = least.or(trip.above).unwrap_or(i16::MIN);
             }
         }
         if state.draining {
             let back = jobs.iter().map(|job| hand_back(job.run.claim));
             state.verdicts.extend(back);
         } else {
-            state.buffer.extend(jobs);
+            jobs.into_iter().for_each(|job| state.line_up(job));
         }
         let now = Instant::now();
         while state.taken.front().is_some_and(|(at, _)| now - *at > REMEMBERED) {
@@ -204,7 +227,7 @@ impl Feed {
         state.lanes_busy -= 1;
         state.asked_for -= trip.claim;
         state.travelling.remove(&trip.number);
-        state.hungry = true;
+        state.expect_any();
         state.acks.append(&mut trip.acks);
         state.verdicts.append(&mut trip.verdicts);
         drop(state);
@@ -243,6 +266,9 @@ impl Feed {
         {
             job.run.start();
             state.running.insert(job.run.claim.id, job.run.clone());
+            if self.overtaking(&state).1.is_some() {
+                self.work.notify_one();
+            }
             return Poll::Ready(job);
         }
         state.consumer = Some(cx.waker().clone());
@@ -301,7 +327,7 @@ impl Feed {
         state.taken.clear();
         state.verdicts.clear();
         state.stuck.clear();
-        state.hungry = true;
+        state.expect_any();
         for run in state.running.values() {
             run.take(Stop::LeaseLost);
         }
@@ -350,6 +376,22 @@ impl Feed {
         let travelling = state.travelling.values().flatten().copied();
         let running = state.running.values().map(|run| run.claim);
         running.chain(buffer).chain(acks).chain(verdicts).chain(travelling).collect()
+    }
+}
+
+impl State {
+    fn expect_any(&mut self) {
+        self.hungry = true;
+        self.waiting_up_to = i16::MAX;
+    }
+
+    fn line_up(&mut self, job: Job) {
+        if self.buffer.back().is_none_or(|last| last.priority >= job.priority) {
+            self.buffer.push_back(job);
+        } else {
+            let place = self.buffer.partition_point(|held| held.priority >= job.priority);
+            self.buffer.insert(place, job);
+        }
     }
 }
 
@@ -416,14 +458,19 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
 
+    fn job(claim: Claim, priority: i16) -> Job {
+        let kind = crate::stats::Stats::default().kind("q", "k");
+        Job { run: Arc::new(Run::new(claim, 5, false, None, kind)), payload: "{}".into(), priority }
+    }
+
     #[test]
     fn a_claim_is_known_until_the_lane_that_carries_its_end_is_back() {
         let feed = Feed::new("q", 1, Duration::from_secs(60));
         let claim = Claim { id: JobId(7), attempt: 1, lease_token: uuid::Uuid::now_v7() };
-        let kind = crate::stats::Stats::default().kind("q", "k");
-        let run = Arc::new(Run::new(claim, 5, false, None, kind));
+        let job = job(claim, 0);
+        let run = job.run.clone();
         let trip = feed.plan_trip().expect("a new feed is hungry");
-        feed.finish_trip(trip, vec![Job { run: run.clone(), payload: "{}".into() }]);
+        feed.finish_trip(trip, vec![job]);
         assert!(feed.poll_job(&mut Context::from_waker(Waker::noop())).is_ready());
         feed.ended(&run, Ok(()));
         let trip = feed.plan_trip().expect("there is something to say");

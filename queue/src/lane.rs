@@ -5,11 +5,12 @@
 //! harmless, because a completed job no longer matches its claim.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+use sqlx::{Connection, Executor, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
@@ -35,7 +36,7 @@ const COMPLETE_AND_CLAIM: &str = "
     ), found as materialized (
         select ctid from queue.jobs
         where queue = $4 and ready and lease_token is null and run_at <= queue.now()
-          and not exists (select from queue.paused where queue = $4)
+          and priority > $6 and not exists (select from queue.paused where queue = $4)
         order by priority desc, run_at, id limit $5 for update skip locked
     ), mine as materialized (
         select from queue.workers
@@ -45,7 +46,10 @@ const COMPLETE_AND_CLAIM: &str = "
     set lease_token = $3, attempt = attempt + 1, unique_key = null
     from found where job.ctid = found.ctid and exists (select from mine)
     returning job.id, job.kind, job.payload::text as payload, job.attempt, job.max_attempts, job.keep, job.trace,
-              date_part('epoch', (select queue.now()) - job.run_at) as waited";
+              date_part('epoch', (select queue.now()) - job.run_at) as waited, job.priority";
+
+/// Ranks below every priority.
+const BELOW_ALL: i32 = i16::MIN as i32 - 1;
 
 /// Ends runs in every other way; the codes are those of `Ending`. Steps over rows that somebody's transaction has locked and
 /// returns what is left to do of them.
@@ -83,11 +87,24 @@ const SETTLE: &str = "
         on job.id = verdict.id and job.attempt = verdict.attempt and job.lease_token = $1
     where verdict.id not in (select id from held)";
 
+/// All that is claimed for this process. No index knows that: every waiting job may have to be read.
+const HELD: &str = "select queue, id, attempt from queue.jobs where ready and lease_token = $1";
+
+/// How long reading them may take.
+pub(crate) const LONG_STATEMENT: &str = "set local statement_timeout = '5min'";
+
 /// Hands back what is claimed for this process but unknown to it: the answer of a claim, or the effect of an acknowledgement, was
-/// lost with the connection.
-const RECONCILE: &str = "
-    update queue.jobs set lease_token = null, attempt = attempt - 1
-    where queue = $2 and ready and lease_token = $1 and id <> all ($3::bigint[])";
+/// lost with the connection. Steps over rows that somebody's transaction has locked; returns how many are left.
+const HAND_BACK: &str = "
+    with theirs as materialized (
+        select job.id from unnest($2::bigint[], $3::smallint[]) as unknown(id, attempt)
+        join queue.jobs job on job.id = unknown.id and job.attempt = unknown.attempt and job.lease_token = $1
+    ), free as materialized (
+        select job.id from theirs join queue.jobs job on job.id = theirs.id for update of job skip locked
+    ), back as (
+        update queue.jobs job set lease_token = null, attempt = attempt - 1 from free where job.id = free.id returning 1
+    )
+    select (select count(*) from back), (select count(*) from theirs) - (select count(*) from free)";
 
 /// A crash of Postgres undoes the claims of its last second, whose jobs are already at work here: takes them back before somebody
 /// else claims them. A job that meanwhile went on in any other way has another attempt.
@@ -139,7 +156,7 @@ async fn come_back(process: &Shared) {
     loop {
         tokio::time::sleep(RETRY).await;
         let there = async { process.pool.acquire().await?.ping().await };
-        if matches!(tokio::time::timeout(TRY, there).await, Ok(Ok(()))) && reconcile_all(process).await.is_ok() {
+        if matches!(tokio::time::timeout(TRY, there).await, Ok(Ok(()))) && take_back_all(process).await.is_ok() {
             break;
         }
     }
@@ -147,9 +164,15 @@ async fn come_back(process: &Shared) {
     process.disturbed.store(false, Relaxed);
 }
 
-pub(crate) async fn reconcile_all(process: &Shared) -> Result<(), sqlx::Error> {
+/// Makes the table and this process agree on whose the jobs are.
+pub(crate) async fn reconcile(process: &Shared) -> Result<(), sqlx::Error> {
+    take_back_all(process).await?;
+    hand_back_unknown(process).await
+}
+
+async fn take_back_all(process: &Shared) -> Result<(), sqlx::Error> {
     for feed in process.feeds() {
-        reconcile(process, &feed).await?;
+        take_back(process, &feed).await?;
     }
     Ok(())
 }
@@ -218,6 +241,7 @@ async fn complete_and_claim(
         .bind(token)
         .bind(&feed.queue)
         .bind(i64::try_from(trip.claim).unwrap_or(0))
+        .bind(trip.above.map_or(BELOW_ALL, i32::from))
         .fetch_all(conn)
         .await?;
     rows.iter().map(|row| job(process, feed, token, row)).collect()
@@ -229,7 +253,7 @@ fn job(process: &Shared, feed: &Feed, lease_token: Uuid, row: &PgRow) -> Result<
     let waited: f64 = row.try_get(7)?;
     kind.wait.record(Duration::try_from_secs_f64(waited).unwrap_or_default());
     let run = Run::new(claim, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, kind);
-    Ok(Job { run: Arc::new(run), payload: row.try_get(2)? })
+    Ok(Job { run: Arc::new(run), payload: row.try_get(2)?, priority: row.try_get(8)? })
 }
 
 /// Returns the verdicts whose jobs are locked by somebody.
@@ -256,17 +280,16 @@ fn is_lock_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(e) if e.code().as_deref() == Some("55P03"))
 }
 
-/// Makes the table and this process agree on whose the jobs are: takes back what a crash of Postgres undid, and hands back what this
-/// process does not know of. Waits for lanes that are on their way.
-async fn reconcile(process: &Shared, feed: &Feed) -> Result<(), sqlx::Error> {
+/// Takes back what a crash of Postgres undid, while no lane is on its way.
+async fn take_back(process: &Shared, feed: &Feed) -> Result<(), sqlx::Error> {
     // In the order of a trip: the connection, then the claims.
     let mut conn = process.pool.acquire().await?;
     let _exclusive = feed.claims.write().await;
     feed.repeat_acks();
-    let (token, claims) = (process.token(), feed.known());
-    let ours = claims.iter().filter(|claim| claim.lease_token == token);
+    let token = process.token();
+    let ours = feed.known().into_iter().filter(|claim| claim.lease_token == token);
     let (known, attempts): (Vec<i64>, Vec<i16>) = ours.map(|claim| (claim.id.0, claim.attempt)).unzip();
-    let again = sqlx::query(CLAIM_AGAIN).bind(token).bind(&known).bind(attempts).execute(&mut *conn).await?;
+    let again = sqlx::query(CLAIM_AGAIN).bind(token).bind(known).bind(attempts).execute(&mut *conn).await?;
     if again.rows_affected() > 0 {
         tracing::info!(
             queue = feed.queue,
@@ -274,10 +297,43 @@ async fn reconcile(process: &Shared, feed: &Feed) -> Result<(), sqlx::Error> {
             "took back jobs whose claim a crash had undone"
         );
     }
-    let done = sqlx::query(RECONCILE).bind(token).bind(&feed.queue).bind(known).execute(&mut *conn).await?;
-    if done.rows_affected() > 0 {
-        tracing::info!(queue = feed.queue, jobs = done.rows_affected(), "handed back jobs whose claim was lost");
-        feed.wake();
+    Ok(())
+}
+
+/// Hands back the jobs that are claimed for this process without its knowledge. They are searched for while the lanes go on, for that
+/// takes as long as the queue is; what is found is judged while no lane is on its way. A lost claim never becomes known by
+/// itself, and one that is lost after the search brings about a search of its own.
+async fn hand_back_unknown(process: &Shared) -> Result<(), sqlx::Error> {
+    let token = process.token();
+    let mut tx = process.pool.begin().await?;
+    tx.execute(LONG_STATEMENT).await?;
+    tx.execute("set local enable_seqscan = on").await?;
+    let held: Vec<(String, i64, i16)> = sqlx::query_as(HELD).bind(token).fetch_all(&mut *tx).await?;
+    tx.commit().await?;
+    for feed in process.feeds() {
+        let here: Vec<_> = held.iter().filter(|(queue, ..)| *queue == feed.queue).collect();
+        if here.is_empty() {
+            continue;
+        }
+        let mut conn = process.pool.acquire().await?;
+        let exclusive = feed.claims.write().await;
+        let known: HashSet<(i64, i16)> =
+            feed.known().iter().filter(|c| c.lease_token == token).map(|c| (c.id.0, c.attempt)).collect();
+        let unknown = here.iter().map(|(_, id, attempt)| (*id, *attempt)).filter(|claim| !known.contains(claim));
+        let (ids, attempts): (Vec<i64>, Vec<i16>) = unknown.unzip();
+        if ids.is_empty() {
+            continue;
+        }
+        let (back, locked): (i64, i64) =
+            sqlx::query_as(HAND_BACK).bind(token).bind(ids).bind(attempts).fetch_one(&mut *conn).await?;
+        drop(exclusive);
+        if back > 0 {
+            tracing::info!(queue = feed.queue, jobs = back, "handed back jobs whose claim was lost");
+            feed.wake();
+        }
+        if locked > 0 {
+            process.reconcile_soon();
+        }
     }
     Ok(())
 }

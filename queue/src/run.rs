@@ -18,6 +18,7 @@ use crate::{Claim, stats::KindStats};
 pub struct Job {
     pub(crate) run: Arc<Run>,
     pub(crate) payload: String,
+    pub(crate) priority: i16,
 }
 
 /// How far a handler has come, for people to read. The unit is the handler's: files, bytes.

@@ -69,7 +69,7 @@ async fn sweep_for_ever(shared: Arc<Shared>) {
 /// `asked`: a look found something to make ready or somebody to rescue.
 async fn sweep(shared: &Shared, asked: bool, cleared: &mut Instant) -> Result<(), sqlx::Error> {
     if shared.takes_reconcile()
-        && let Err(error) = lane::reconcile_all(shared).await
+        && let Err(error) = lane::reconcile(shared).await
     {
         shared.reconcile_soon();
         return Err(error);
@@ -106,7 +106,8 @@ async fn rescue(shared: &Shared) -> Result<u64, sqlx::Error> {
         return Ok(0);
     }
     let tokens: Vec<Uuid> = lost.iter().map(|(token, _)| *token).collect();
-    // The one statement that has to find jobs by their holder, which no index knows.
+    // It has to find jobs by their holder, which no index knows, in a queue of any length.
+    sqlx::query(lane::LONG_STATEMENT).execute(&mut *tx).await?;
     sqlx::query("set local enable_seqscan = on").execute(&mut *tx).await?;
     let (jobs, locked, queues): (i64, i64, Vec<String>) =
         sqlx::query_as(RESCUE).bind(&tokens).fetch_one(&mut *tx).await?;

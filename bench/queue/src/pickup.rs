@@ -20,6 +20,9 @@ use crate::{
 const CONCURRENCY: usize = 8;
 const WORK: Duration = Duration::from_millis(20);
 const URGENT: i16 = 100;
+/// Urgent jobs a round, and the pause between them: no multiple of a handler's time.
+const TRIES: usize = 200;
+const PAUSE: Duration = Duration::from_millis(67);
 
 const CROWD: &str = "
     insert into queue.jobs (queue, kind, payload, priority)
@@ -50,32 +53,36 @@ pub async fn bench(rounds: usize) -> Result<()> {
     let stop = CancellationToken::new();
     let run = tokio::spawn(Workers::new(&process).serve(Serve::new("bench", CONCURRENCY), &registry).run(stop.clone()));
     let waker = Waker::new(pool.clone());
-    let (mut median, mut longest) = (Side::new("driftless"), Side::new("driftless"));
+    let [mut median, mut longest, mut after_commit] = [(); 3].map(|()| Side::new("driftless"));
     for _ in 0..rounds {
-        let mut took = Vec::new();
-        for _ in 0..20 {
-            tokio::time::sleep(Duration::from_millis(130)).await;
+        let (mut took, mut waited) = (Vec::new(), 0.0_f64);
+        for _ in 0..TRIES {
+            tokio::time::sleep(PAUSE).await;
             let asked = Instant::now();
             let mut conn = pool.acquire().await?;
             enqueue(&mut conn, &NewJob::new("bench", "urgent", &()).priority(URGENT)).await?;
+            let committed = Instant::now();
             waker.wake("bench");
             noted.notified().await;
             let began = began.lock().expect("no handler panics").take().unwrap_or_else(Instant::now);
             took.push((began - asked).as_secs_f64() * 1e3);
+            waited = waited.max(began.saturating_duration_since(committed).as_secs_f64() * 1e3);
         }
         took.sort_by(f64::total_cmp);
         median.values.push(took[took.len() / 2]);
         longest.values.push(took[took.len() - 1]);
+        after_commit.values.push(waited);
     }
     stop.cancel();
     run.await?;
     let mut report = Report::new("queue-pickup");
     report.sides("p50", "ms", &[&median]);
-    report.sides("longest of 20", "ms", &[&longest]);
+    report.sides("longest of 200", "ms", &[&longest]);
+    report.sides("longest of 200, from the end of the commit", "ms", &[&after_commit]);
     report.hold("p50", "ms", &median, 50.0);
-    report.hold("longest of 20", "ms", &longest, 50.0);
+    report.hold("longest of 200", "ms", &longest, 50.0);
     let settings = format!(
-        "From the call that enqueues a job of priority {URGENT} until its handler runs, beside a million waiting jobs of priority -1 and a \
+        "From the call that enqueues a job of priority {URGENT} (and waits for its commit to be on the disk) until its handler runs, beside a million waiting jobs of priority -1 and a \
          million of priority 50 a day ahead; {CONCURRENCY} handlers that are all busy with jobs of {} ms.",
         WORK.as_millis()
     );

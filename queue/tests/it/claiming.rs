@@ -8,6 +8,7 @@ use std::{
 use chrono::Utc;
 use driftless_queue::{Context, JobError, NewJob, Registry, Serve, Waker, enqueue, enqueue_batch, pause, resume};
 use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::support::{Db, Worker, effect_job, effects, until};
 
@@ -152,4 +153,47 @@ async fn claims_of_a_full_and_never_analysed_table_read_no_more_than_they_take()
     let (scanned, read) = until("the worker's connections are gone", read).await;
     assert!(scanned < 10_000, "{scanned} rows read by scans of the whole table");
     assert!(read < 10_000, "{read} index entries read for 201 jobs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_urgent_job_overtakes_those_that_were_fetched_ahead() {
+    let db = Db::create().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let ran: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let (pass, record) = (gate.clone(), ran.clone());
+    let registry = Registry::new().kind("quick", |_: Context, (): ()| async { Ok::<(), JobError>(()) }).kind(
+        "gated",
+        move |_: Context, rank: i64| {
+            record.lock().unwrap().push(rank);
+            let pass = pass.clone();
+            async move {
+                pass.acquire().await.map(SemaphorePermit::forget).map_err(JobError::retry)?;
+                Ok::<(), JobError>(())
+            }
+        },
+    );
+    // Quick jobs teach the worker to fetch many ahead; then come such that do not end.
+    db.enqueue((0..500).map(|_| NewJob::new("q", "quick", &()))).await;
+    let worker = Worker::serve(&db, Serve::new("q", 1), &registry).await;
+    db.until_empty().await;
+    let gated = |rank: i16| NewJob::new("q", "gated", &rank).priority(rank);
+    db.enqueue((0..3000).map(|_| gated(-1))).await;
+    let waker = Waker::new(db.pool.clone());
+    waker.wake("q");
+    until("one runs", || async { (!ran.lock().unwrap().is_empty()).then_some(()) }).await;
+    db.enqueue([gated(0), gated(1), gated(2)]).await;
+    waker.wake("q");
+    for rank in [2_i16, 1, 0] {
+        // No place is free: it is fetched beside those that were there before.
+        until("it is fetched", || async {
+            let fetched = sqlx::query_scalar("select lease_token is not null from queue.jobs where priority = $1");
+            fetched.bind(rank).fetch_one(&db.pool).await.unwrap_or(false).then_some(())
+        })
+        .await;
+        gate.add_permits(1);
+        until("the next runs", || async { (ran.lock().unwrap().last() == Some(&rank.into())).then_some(()) }).await;
+    }
+    assert_eq!(*ran.lock().unwrap(), [-1, 2, 1, 0]);
+    gate.close();
+    worker.stop().await;
 }

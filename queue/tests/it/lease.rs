@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{TimeDelta, Utc};
 use driftless_queue::{Claim, Context, Error, JobError, JobId, NewJob, Registry, Serve, fence};
 use uuid::Uuid;
 
@@ -127,5 +128,31 @@ async fn a_transaction_that_a_handler_leaks_delays_its_own_job_only() {
     db.enqueue((0..200).map(|_| effect_job(0))).await;
     db.until_count(200, "select count(*) from effects").await;
     db.until_empty().await;
+    worker.stop().await;
+}
+
+/// The answer of a claim is lost with its connection: the job is then held by a process that does not know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_claims_are_handed_back_beside_one_that_somebody_has_locked() {
+    let db = Db::create().await;
+    let worker = Worker::start(&db, &effects(&db.pool)).await;
+    db.enqueue((0..3).map(|_| effect_job(0).run_at(Utc::now() + TimeDelta::seconds(50)))).await;
+    let token = worker.process.token();
+    sqlx::query("update queue.jobs set lease_token = $1, attempt = 1, run_at = now()")
+        .bind(token)
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    let mut somebody = db.pool.begin().await.unwrap();
+    sqlx::query("select from queue.jobs where id = 2 for update").execute(&mut *somebody).await.unwrap();
+    // The lease's connection breaks, as it does when the database goes away.
+    let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and application_name = 'driftless-queue' and query like '%update queue.workers%'";
+    until("the first heartbeat's connection is cut", || async { (db.count(cut).await > 0).then_some(()) }).await;
+    db.until_count(2, "select count(*) from effects").await;
+    assert_eq!(db.count("select count(*) from queue.jobs").await, 1, "the locked one has to wait");
+    somebody.rollback().await.unwrap();
+    db.until_empty().await;
+    assert_eq!(db.effects().await, (3, 3));
     worker.stop().await;
 }

@@ -99,7 +99,7 @@ async fn a_process_compares_itself_with_the_table_after_a_lost_connection_and_no
     let workers = Workers::new(&process).serve(Serve::new("q", 8), &effects(&db.pool));
     let working = tokio::spawn(workers.run(stop.clone()));
     let sent = |part: &str| wire.sent(begun).iter().filter(|text| text.contains(part)).count();
-    let (beat, comparison) = ("update queue.workers set lease_until", "set lease_token = null, attempt = attempt - 1");
+    let (beat, comparison) = ("update queue.workers set lease_until", "where ready and lease_token = $1");
     until("it has beaten twice", || async { (sent(beat) >= 2).then_some(()) }).await;
     assert_eq!(sent(comparison), 0);
     db.count(
