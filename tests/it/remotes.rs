@@ -4,6 +4,7 @@ mod kills;
 mod limits;
 mod mounts;
 mod place;
+mod swaps;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 

@@ -74,7 +74,11 @@ fn look(
     ours: bool,
     empty: bool,
 ) -> io::Result<Option<(Stat, ContentHash)>> {
-    let (mut file, stat) = hands.open_temporary(folder, name)?;
+    let (mut file, stat) = match hands.open_temporary(folder, name) {
+        // No file: a worker stopped before it could give back what took a file's place.
+        Err(e) if ours && e.kind() == io::ErrorKind::InvalidInput => return hands.reveal(folder, name).map(|_| None),
+        opened => opened?,
+    };
     if !ours && stat.print.ctime_ns > disk_clock_ns() - DAY_NS {
         return Ok(None);
     }

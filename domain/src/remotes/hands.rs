@@ -286,6 +286,13 @@ impl Hands {
         self.folder(&Open::default(), path)?.read(name)
     }
 
+    /// Gives what lies under one of our own names and is no file a name that people and scans see.
+    pub fn reveal(&self, path: &TreePath, name: &str) -> io::Result<String> {
+        let folder = self.folder(&Open::default(), path)?;
+        let shown = replace::reveal(&folder, name)?;
+        folder.sync().map(|()| shown)
+    }
+
     /// Removes one of our own names, unless it was written to since `seen`; false then.
     pub fn discard(&self, path: &TreePath, name: &str, seen: &Fingerprint) -> io::Result<bool> {
         let folder = self.folder(&Open::default(), path)?;

@@ -194,13 +194,29 @@ pub fn swap(
     expect(folder, name, planned).map_err(|e| undo(&staged.writing, e))?;
     folder.rename_into_free(&staged.writing, folder, &staged.whole).map_err(|e| undo(&staged.writing, e.into()))?;
     let aside = match folder.exchange(&staged.whole, name) {
-        Ok(true) => Some(staged.whole.clone()),
+        Ok(true) => {
+            give_back(folder, &staged, name)?;
+            Some(staged.whole.clone())
+        }
         Ok(false) => swap_by_link(folder, &staged.whole, name, planned)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(undo(&staged.whole, Error::Changed)),
         Err(e) => return Err(undo(&staged.whole, e.into())),
     };
     let placed = staged.placed()?;
     Ok((placed, aside.map(|name| look_at(folder, name, planned)).transpose()?))
+}
+
+/// What an exchange took away from the name and is no file goes back at once: aside it would be out of sight, with all that is in it.
+fn give_back(folder: &Folder, staged: &Staged, name: &str) -> Result<(), Error> {
+    if folder.stat_name(&staged.whole)?.kind == Kind::File {
+        return Ok(());
+    }
+    folder.exchange(&staged.whole, name)?;
+    // Ours again. Else somebody saved in between, and the next run looks at it.
+    if folder.stat_name(&staged.whole)?.identity() == stat_open(&staged.file)?.identity() {
+        folder.unlink(&staged.whole)?;
+    }
+    Err(Error::Changed)
 }
 
 /// Where two names can't be swapped, the old file gets a second name before ours takes the first. A file put there
@@ -229,7 +245,29 @@ fn swap_by_link(folder: &Folder, whole: &str, name: &str, planned: &Fingerprint)
 pub fn set_aside(folder: &Folder, namer: Namer, entry: i64, name: &str, planned: &Fingerprint) -> Result<Aside, Error> {
     expect(folder, name, planned)?;
     let (aside, ()) = namer.free(entry, |aside| folder.rename_into_free(name, folder, aside)).map_err(gone)?;
-    look_at(folder, aside, planned)
+    taken_away(folder, aside, name, planned)
+}
+
+fn taken_away(folder: &Folder, aside: String, name: &str, planned: &Fingerprint) -> Result<Aside, Error> {
+    let aside = look_at(folder, aside, planned)?;
+    if aside.stat.kind != Kind::File {
+        folder.rename_into_free(&aside.name, folder, name)?;
+        return Err(Error::Changed);
+    }
+    Ok(aside)
+}
+
+/// Gives what lies aside and is no file a name that scans see. It went aside by a worker that stopped right then.
+pub fn reveal(folder: &Folder, aside: &str) -> io::Result<String> {
+    let shown = format!("recovered {}", aside.trim_start_matches(TEMPORARY));
+    for count in 0..1000 {
+        let name = if count == 0 { shown.clone() } else { format!("{shown} {count}") };
+        match folder.rename_into_free(aside, folder, &name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            other => return other.map(|()| name),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Removes what lies aside. False, and still there, when it was written to since `seen`: it must go into history again.
@@ -251,6 +289,10 @@ pub fn shift(folder: &Folder, name: &str, target: &Folder, to: &str, planned: &F
         _ => gone(e),
     })?;
     let stat = target.stat_name(to)?;
+    if stat.kind != Kind::File {
+        target.rename_into_free(to, folder, name)?;
+        return Err(Error::Changed);
+    }
     Ok(Placed { stat, untouched: planned.same_but_renamed(&stat.print) })
 }
 
@@ -433,6 +475,29 @@ mod tests {
         assert_eq!((b.text("f").as_str(), b.text(&aside.name).as_str()), ("new", "new inode"));
         b.save(&aside.name, "still being written to");
         assert!(!discard(&b.folder, &aside.name, &aside.stat.print).unwrap(), "it must be taken in again");
+    }
+
+    #[test]
+    fn a_folder_that_took_the_place_at_the_last_moment_goes_back_with_all_that_is_in_it() {
+        // As above: what is done after the look, by itself.
+        let b = Bench::new();
+        let planned = b.save("f", "old");
+        fs::remove_file(b.path().join("f")).unwrap();
+        fs::create_dir(b.path().join("f")).unwrap();
+        fs::write(b.path().join("f/inside"), "somebody's").unwrap();
+        let staged = b.stage("new");
+        b.folder.rename_into_free(&staged.writing, &b.folder, &staged.whole).unwrap();
+        assert!(b.folder.exchange(&staged.whole, "f").unwrap());
+        assert!(matches!(give_back(&b.folder, &staged, "f"), Err(Error::Changed)));
+        assert_eq!((b.names(), b.text("f/inside").as_str()), (vec!["f".to_owned()], "somebody's"));
+        let aside = b.namer.name(5, 0);
+        b.folder.rename_into_free("f", &b.folder, &aside).unwrap();
+        assert!(matches!(taken_away(&b.folder, aside.clone(), "f", &planned), Err(Error::Changed)));
+        assert_eq!((b.names(), b.text("f/inside").as_str()), (vec!["f".to_owned()], "somebody's"));
+        // Of a worker that was killed in between.
+        b.folder.rename_into_free("f", &b.folder, &aside).unwrap();
+        let shown = reveal(&b.folder, &aside).unwrap();
+        assert_eq!((b.names(), parse(&shown)), (vec![shown], None));
     }
 
     #[test]
