@@ -3,6 +3,8 @@
 //! poem-openapi says what is wrong but not where; so when a body does not parse, it is held against the schema that the
 //! same type documents, and the first property that breaks it is named.
 
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use poem::{FromRequest, Request, RequestBody, Result};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -12,15 +14,20 @@ use poem_openapi::{
 };
 use serde_json::Value;
 
-use crate::problem::ApiError;
+use crate::{problem::ApiError, stream_body::patient};
 
 /// Largest JSON body, in bytes: a list of 10,000 files with the longest paths that people have fits.
 const LIMIT: usize = 32 << 20;
+/// Largest body of who has not signed in.
+const STRANGERS: usize = 16 << 10;
 
 /// The JSON body of a request.
-pub struct JsonBody<T>(pub T);
+pub struct JsonBody<T, const MOST: usize = LIMIT>(pub T);
 
-impl<T: Type> Payload for JsonBody<T> {
+/// The JSON body of a request that needs no token: the server holds little of it.
+pub type StrangersBody<T> = JsonBody<T, STRANGERS>;
+
+impl<T: Type, const MOST: usize> Payload for JsonBody<T, MOST> {
     const CONTENT_TYPE: &'static str = "application/json; charset=utf-8";
 
     fn check_content_type(content_type: &str) -> bool {
@@ -36,7 +43,7 @@ impl<T: Type> Payload for JsonBody<T> {
     }
 }
 
-impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
+impl<T: ParseFromJSON, const MOST: usize> ParsePayload for JsonBody<T, MOST> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
@@ -46,20 +53,37 @@ impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
             );
         }
         let body = <poem::Body as FromRequest>::from_request(request, body).await?;
-        let data = body.into_bytes_limit(LIMIT).await.map_err(|_| ApiError::too_large(LIMIT))?;
-        let value: Value = serde_json::from_slice(&data)
-            .map_err(|e| ApiError::malformed("request.body_invalid", format!("the body is not JSON: {e}")))?;
-        match T::parse_from_json(Some(value.clone())) {
+        let data = whole(body, MOST).await?;
+        let read = || -> std::result::Result<Value, _> { serde_json::from_slice(&data) };
+        let value =
+            read().map_err(|e| ApiError::malformed("request.body_invalid", format!("the body is not JSON: {e}")))?;
+        match T::parse_from_json(Some(value)) {
             Ok(parsed) => Ok(JsonBody(parsed)),
             Err(e) => {
-                let (field, detail) = explain::<T>(&value).unwrap_or((None, e.into_message()));
+                // Read anew: a copy of what is fine would cost more than the body.
+                let explained = read().ok().and_then(|value| explain::<T>(&value));
+                let (field, detail) = explained.unwrap_or((None, e.into_message()));
                 Err(ApiError::invalid("request.field_invalid", detail, field).into())
             }
         }
     }
 }
 
-impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
+/// All bytes of a body, at most `limit`.
+async fn whole(body: poem::Body, limit: usize) -> std::result::Result<Bytes, ApiError> {
+    let mut pieces = std::pin::pin!(patient(body.into_bytes_stream()));
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| ApiError::malformed("request.cut_short", "the body ended early"))?;
+        if bytes.len() + piece.len() > limit {
+            return Err(ApiError::too_large(limit));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.freeze())
+}
+
+impl<'a, T: ParseFromJSON, const MOST: usize> ApiExtractor<'a> for JsonBody<T, MOST> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
     type ParamType = ();
     type ParamRawType = ();

@@ -21,6 +21,12 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
+/// All that is said under a name, in one list; what can't be read stays in it, so that no condition is taken for absent.
+fn list(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+    (!lines.is_empty()).then(|| lines.join(","))
+}
+
 /// Whether a list of ETags names the version; none is what is not there. Weak tags match only where `weak` ones may.
 fn names(list: &str, version: Option<i64>, weak: bool) -> bool {
     let Some(version) = version else { return false };
@@ -31,10 +37,10 @@ fn names(list: &str, version: Option<i64>, weak: bool) -> bool {
 /// What If-Match and If-None-Match make of a write to what is there now: the base to commit on, or none when they fail.
 pub(crate) fn base(request: &Request, current: Option<i64>) -> Option<Base> {
     let headers = request.headers();
-    if let Some(list) = header(headers, "if-match") {
-        return names(list, current, false).then(|| current.map_or(Base::Absent, Base::Version));
+    if let Some(list) = list(headers, "if-match") {
+        return names(&list, current, false).then(|| current.map_or(Base::Absent, Base::Version));
     }
-    match header(headers, "if-none-match") {
+    match list(headers, "if-none-match").as_deref() {
         Some(list) if names(list, current, true) => None,
         Some("*") => Some(Base::Absent),
         Some(_) => Some(current.map_or(Base::Absent, Base::Version)),
@@ -55,10 +61,10 @@ pub(crate) enum Read {
 
 /// The conditions of a read.
 pub(crate) fn read(headers: &HeaderMap, version: i64) -> Read {
-    if header(headers, "if-match").is_some_and(|list| !names(list, Some(version), false)) {
+    if list(headers, "if-match").is_some_and(|list| !names(&list, Some(version), false)) {
         return Read::Failed;
     }
-    if header(headers, "if-none-match").is_some_and(|list| names(list, Some(version), true)) {
+    if list(headers, "if-none-match").is_some_and(|list| names(&list, Some(version), true)) {
         return Read::NotModified;
     }
     Read::Go
@@ -111,6 +117,8 @@ pub(crate) fn digest(hash: ContentHash) -> String {
 
 #[cfg(test)]
 mod tests {
+    use poem::http::HeaderValue;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -144,6 +152,23 @@ mod tests {
         assert_eq!(read(&headers(&[("if-none-match", "\"v2\"")]), 1), Read::Go);
         assert_eq!(read(&headers(&[("if-match", "\"v2\"")]), 1), Read::Failed);
         assert_eq!(read(&headers(&[("if-match", "*")]), 1), Read::Go);
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_read_is_not_taken_for_absent() {
+        let request = |name: &'static str, values: &[&[u8]]| {
+            let mut request = Request::builder().finish();
+            for value in values {
+                request.headers_mut().append(name, HeaderValue::from_bytes(value).expect("bytes of a header"));
+            }
+            request
+        };
+        let unreadable = request("if-match", &[b"\"v1\xff\""]);
+        assert_eq!(base(&unreadable, Some(1)), None);
+        assert_eq!(read(unreadable.headers(), 1), Read::Failed);
+        let lines = request("if-match", &[b"\"v1\"", b"\"v2\""]);
+        assert_eq!(base(&lines, Some(2)), Some(Base::Version(2)));
+        assert_eq!(base(&request("if-none-match", &[b"\"v1\"", b"\"v2\""]), Some(2)), None);
     }
 
     #[test]

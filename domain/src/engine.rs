@@ -271,8 +271,7 @@ impl<'a> Run<'a> {
             Err(e) if e.is_superseded() => tracing::info!(%run, "another worker has this run"),
             Err(e) => {
                 tracing::warn!(%run, error = &e as &dyn std::error::Error, "an attempt of the run failed");
-                let hopeless = matches!(e.kind(), Kind::Invalid | Kind::NotFound | Kind::Forbidden | Kind::Conflict);
-                execution.fail(e.code(), &describe(&e), hopeless).await?;
+                execution.fail(e.code(), &describe(&e), is_hopeless(&e)).await?;
             }
         }
         Ok(())
@@ -480,6 +479,12 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Whether another attempt would fail like this one. Contents that are no longer stored are taken in anew.
+fn is_hopeless(e: &Error) -> bool {
+    let stored = matches!(e, Error::Commit(commit::Error::Store(_)) | Error::Ingest(_) | Error::Store(_));
+    !stored && matches!(e.kind(), Kind::Invalid | Kind::NotFound | Kind::Forbidden | Kind::Conflict)
+}
+
 fn describe(e: &Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
     causes.fold(e.to_string(), |text, cause| format!("{text}: {cause}"))
@@ -542,4 +547,18 @@ fn spellings(device: &Device, agreed: &[Baseline], scan: &Scan) -> HashMap<TreeP
         }
     }
     spellings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_that_are_gone_at_the_commit_are_a_reason_to_try_again() {
+        let missing = || store::Error::Missing(vec![ContentHash([0; 32])]);
+        for e in [Error::Commit(commit::Error::Store(missing())), Error::Ingest(missing().into()), missing().into()] {
+            assert!(!is_hopeless(&e), "{e}");
+        }
+        assert!(is_hopeless(&Error::NoDevice));
+    }
 }

@@ -8,7 +8,7 @@ mod many;
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use driftless_sync::{
     hash::ContentHash,
     manifest::{self, Content, File},
@@ -142,6 +142,11 @@ pub struct FileInfo {
     pub modified_at: DateTime<Utc>,
     /// Executable bit.
     pub executable: bool,
+}
+
+/// Whether a modification time can be kept, and told in RFC 3339: from the year 1 to 9999.
+pub fn keeps(modified_at: DateTime<Utc>) -> bool {
+    (1..=9999).contains(&modified_at.year())
 }
 
 /// The head of a user's tree.

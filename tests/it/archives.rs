@@ -69,6 +69,13 @@ async fn what_an_archive_must_not_hold_is_named_as_refused_and_the_rest_is_taken
     let archive = tar(folder.path(), &["-P", absolute.to_str().unwrap()]);
     let received = put_archive(&app, &token, "/", archive).await.expect(200).json();
     assert_eq!(received["refused"][0]["code"], "archive.absolute");
+    // A time that can't be kept is left out, and takes nothing else with it.
+    let mut archive = tar(folder.path(), &["--format=pax", "--mtime=1970-01-02 00:00:00.123456789", "good"]);
+    let at = archive.windows(7).position(|w| w == b" mtime=").unwrap() + 7;
+    let value = archive[at..].iter().position(|b| *b == b'\n').unwrap();
+    archive.splice(at..at + value, format!("{:0<value$}", "-999999999999.").bytes());
+    let received = put_archive(&app, &token, "/old", archive).await.expect(200).json();
+    assert_eq!(received["files"], 1);
     let cut = tar(folder.path(), &["good"])[..700].to_vec();
     put_archive(&app, &token, "/", cut).await.expect(422);
     put_archive(&app, &token, "/", vec![7; 4096]).await.expect(422);

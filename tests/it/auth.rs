@@ -188,6 +188,9 @@ async fn one_address_may_not_try_name_after_name() {
     app.login("nobody1", PASSWORD).await.expect(401);
     app.login("nobody2", PASSWORD).await.expect(429);
     app.login("anna", PASSWORD).await.expect(429);
+    // Nor shut others out, nor fill the table with names.
+    let counted = app.value::<i64>("select count(*) from sign_in_failures where subject ~ 'anna|nobody2'").await;
+    assert_eq!(counted, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

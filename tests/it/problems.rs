@@ -24,6 +24,8 @@ fn odd_texts() -> Vec<String> {
         "💩\u{202e}",
         "-1",
         "99999999999999999999",
+        "-9999-01-01T00:00:00Z",
+        "+262000-01-01T00:00:00Z",
         &long,
     ]
     .map(str::to_owned)
@@ -195,6 +197,34 @@ async fn odd_values_in_any_field_parameter_or_path_are_never_a_fault_of_ours() {
     }
     matrix::park_jobs(&app).await;
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_has_not_signed_in_makes_the_server_hold_much() {
+    let app = App::start().await;
+    let large = format!("[{}0]", "0,".repeat(100_000));
+    for path in ["/api/auth/login", "/api/auth/refresh"] {
+        let request = app.request(Method::POST, path).header("content-type", "application/json");
+        let answer = send(request.body(large.clone())).await;
+        assert_problem(&answer, &[413], path);
+        assert_eq!(answer.code(), "request.too_large");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modification_time_that_can_not_be_kept_is_refused_by_name() {
+    let app = App::start().await;
+    let token = app.sign_up("anna").await;
+    for time in ["-9999-01-01T00:00:00Z", "-0001-01-01T00:00:00Z", "+10000-01-01T00:00:00Z"] {
+        let request = app.request(Method::PUT, "/api/files/content").query(&[("path", "/f"), ("modified_at", time)]);
+        let put = send(request.bearer_auth(&token).body("x")).await;
+        let body = json!({"file_path": "/f", "total_size": 1, "modified_at": time});
+        let started = app.call(&token, Method::POST, "/api/sync/upload/start", body).await;
+        for answer in [put, started] {
+            assert_problem(&answer, &[422], time);
+            assert_eq!((answer.code(), answer.field()), ("time.out_of_range", "modified_at"));
+        }
+    }
 }
 
 fn escaped(text: &str) -> String {

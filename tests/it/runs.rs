@@ -108,6 +108,18 @@ async fn a_report_that_can_not_be_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn counts_beyond_all_numbers_are_no_fault_of_ours() {
+    let (app, token, schedule) = app().await;
+    let run = waiting(&app, &token, schedule).await;
+    let fence = claim(&app, &token, &run).await;
+    let report = json!({
+        "fence": fence, "planned": i64::MAX, "counts": {"executed": i64::MAX},
+        "left_out": [{"path": "/a", "reason": "file.unstable", "planned": true}],
+    });
+    post(&app, &token, &run, "report", report).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn success_is_not_believed_while_actions_or_changes_are_unaccounted_for() {
     let (app, token, schedule) = app().await;
     let run = waiting(&app, &token, schedule).await;

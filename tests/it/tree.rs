@@ -223,6 +223,23 @@ async fn bad_paths_are_problems_that_name_the_field_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn what_comes_out_of_the_trash_keeps_to_the_limits_of_paths() {
+    let app = App::start().await;
+    let token = app.sign_up("ada").await;
+    let long = |name: &str, times: usize| format!("/{}", name.repeat(250)).repeat(times);
+    put(&app, &token, &format!("/p/b{}", long("x", 10)), "deep").await.expect(201);
+    send(content(&app, &token, Method::DELETE, "/p/b")).await.expect(204);
+    let to = long("y", 8);
+    app.call(&token, Method::POST, "/api/files/move", json!({"from": "/p", "to": to})).await.expect(200);
+    let restored =
+        app.call(&token, Method::POST, "/api/sync/history/restore", json!({"path": format!("{to}/b")})).await;
+    assert_eq!(restored.expect(422).code(), "path.too_long");
+    app.call(&token, Method::POST, "/api/files/move", json!({"from": to, "to": "/p"})).await.expect(200);
+    app.call(&token, Method::POST, "/api/sync/history/restore", json!({"path": "/p/b"})).await.expect(200);
+    assert_eq!(get(&app, &token, &format!("/p/b{}", long("x", 10))).await.text(), "deep");
+}
+
+#[tokio::test]
 async fn nobody_sees_or_touches_anothers_files() {
     let app = App::start().await;
     let (ada, eve) = (app.sign_up("ada").await, app.sign_up("eve").await);

@@ -10,7 +10,12 @@ use poem::{Request, web::Data};
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
 
 use super::Tag;
-use crate::{bearer::Bearer, body::JsonBody, caller, problem::ApiError};
+use crate::{
+    bearer::Bearer,
+    body::{JsonBody, StrangersBody},
+    caller,
+    problem::ApiError,
+};
 
 const COOKIE: &str = "driftless_refresh";
 
@@ -135,7 +140,7 @@ impl Auth {
         &self,
         domain: Data<&Domain>,
         request: &Request,
-        body: JsonBody<LoginRequest>,
+        body: StrangersBody<LoginRequest>,
     ) -> Result<SignedIn, ApiError> {
         let LoginRequest { username, password, cookie } = body.0;
         let given = sessions::login(&domain, &username, &password, caller::address(request)).await?;
@@ -151,7 +156,7 @@ impl Auth {
         &self,
         domain: Data<&Domain>,
         request: &Request,
-        body: JsonBody<RefreshRequest>,
+        body: StrangersBody<RefreshRequest>,
     ) -> Result<SignedIn, ApiError> {
         let sent = body.0.refresh_token;
         let by_cookie = sent.is_none();

@@ -260,7 +260,7 @@ impl Contents {
         let base = write_base(request, &domain, &auth.0, &path).await?;
         let hash = conditions::content_digest(request.headers())?;
         let put = Put { path, base, hash, modified_at: modified_at.0, executable: executable.0 };
-        let (applied, new) = uploads::put(&domain, &auth.0, put, body.0.into_bytes_stream()).await?;
+        let (applied, new) = uploads::put(&domain, &auth.0, put, body.into_stream()).await?;
         let mut tx = domain.begin(&auth.0).await?;
         let entry = Json(Entry::from(tree::at_version(&mut tx, &auth.0, &applied).await?));
         let etag = conditions::etag(applied.version);
@@ -315,7 +315,7 @@ impl Contents {
         body: RawBody,
     ) -> Result<Json<ArchiveReceived>, ApiError> {
         let path = tree_path(path.0.as_deref().unwrap_or("/"), "path")?;
-        let received = archive::upload(&domain, &auth.0, &path, body.0.into_bytes_stream()).await?;
+        let received = archive::upload(&domain, &auth.0, &path, body.into_stream()).await?;
         let refused = received.refusals.into_iter();
         Ok(Json(ArchiveReceived {
             files: received.files,

@@ -15,6 +15,8 @@ use crate::tree::FileInfo;
 const BLOCK: usize = 512;
 /// Bytes of an extended header at most.
 const MAX_META: u64 = 1 << 20;
+/// Bytes of a file at most: what a signed number holds, and its padding.
+const MAX_SIZE: u64 = 1 << 62;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Source<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send + 'a>>;
@@ -111,6 +113,9 @@ impl<'a> Reader<'a> {
         } else {
             size
         };
+        if size > MAX_SIZE {
+            return Err(Error::Malformed("an entry is larger than a file can be".into()));
+        }
         (self.left, self.padding) = (size, size.next_multiple_of(BLOCK as u64) - size);
         let mtime = header.number(136..148).ok().and_then(|s| DateTime::from_timestamp(i64::try_from(s).ok()?, 0));
         Ok(Entry {
@@ -365,6 +370,15 @@ mod tests {
         header[124..136].copy_from_slice(&[0xff; 12]);
         assert!(read(header).await.is_err());
         assert!(read(vec![7; 2048]).await.is_err());
+        for size in [u64::MAX, u64::MAX - 511, i64::MAX as u64 + 1] {
+            let mut records = String::new();
+            record(&mut records, "size", &size.to_string());
+            let extended = block("pax", records.len() as u64, 0, 0o644, b'x');
+            let entry = block("a", 5, 0, 0o644, b'0');
+            let rest = padding(records.len() as u64);
+            let archive = [&extended[..], records.as_bytes(), &rest, &entry, b"hello"].concat();
+            assert!(read(archive).await.is_err(), "{size}");
+        }
         assert!(read(Vec::new()).await.expect("an empty archive").is_empty());
     }
 }

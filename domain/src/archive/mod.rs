@@ -206,7 +206,7 @@ where
                 filling.changes.push(Change::Put {
                     path: target,
                     contents,
-                    modified_at: entry.modified_at,
+                    modified_at: entry.modified_at.filter(|at| tree::keeps(*at)),
                     executable: Some(entry.executable),
                     base: Base::Any,
                     on_conflict: OnConflict::Refuse,

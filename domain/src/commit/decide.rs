@@ -2,7 +2,10 @@
 //!
 //! Invariant: a refused change has decided nothing: every check comes before the first call that writes into the state.
 
-use driftless_sync::{conflict::keep_both_path, path::TreePath};
+use driftless_sync::{
+    conflict::keep_both_path,
+    path::{MAX_DEPTH, MAX_PATH_BYTES, TreePath},
+};
 use sqlx::PgConnection;
 
 use super::{
@@ -363,10 +366,7 @@ impl Decider<'_> {
         if longer <= 0 && deeper <= 0 {
             return Ok(true);
         }
-        let below = write::below(self.conn, self.state, slot.id).await?;
-        let length = to.as_str().len() as i64 + below.longest;
-        Ok(length <= driftless_sync::path::MAX_PATH_BYTES as i64
-            && to.depth() as i64 + below.depth <= driftless_sync::path::MAX_DEPTH as i64)
+        Ok(fits_at(&write::below(self.conn, self.state, slot.id).await?, to))
     }
 
     async fn delete(&mut self, path: &TreePath, base: Base, recursive: bool, half_of_move: bool) -> Decided {
@@ -410,7 +410,11 @@ impl Decider<'_> {
             Some(file) => (1, file.size as i64),
             None if target.ids.contains(&slot.id) => return Ok(Err(Refusal::IntoItself(to.clone()))),
             None => {
+                // The folder above it may lie deeper than when it went.
                 let below = write::below(self.conn, self.state, slot.id).await?;
+                if !fits_at(&below, to) {
+                    return Ok(Err(Refusal::TooLong(to.clone())));
+                }
                 (below.files, below.bytes)
             }
         };
@@ -425,6 +429,12 @@ impl Decider<'_> {
         self.state.place(parent, &name, Some(slot));
         Ok(Ok(Outcome::Done(applied)))
     }
+}
+
+/// Whether all paths below a folder are within the limits when it lies at `to`.
+fn fits_at(below: &write::Below, to: &TreePath) -> bool {
+    to.as_str().len() as i64 + below.longest <= MAX_PATH_BYTES as i64
+        && to.depth() as i64 + below.depth <= MAX_DEPTH as i64
 }
 
 /// Whether what is there is what the caller believes.

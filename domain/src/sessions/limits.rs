@@ -28,13 +28,13 @@ pub(super) async fn count_try(
     from: Option<IpAddr>,
 ) -> Result<(), Error> {
     let mut tx = domain.begin_system().await?;
-    let mut wait = None;
+    let mut refused = Ok(());
     for (subject, limit) in subjects(name, from) {
         let (failures, left) = count(&mut tx, &subject).await?;
         if failures <= limit {
             continue;
         }
-        wait = wait.max(Some(left));
+        refused = Err(Error::TooManyTries { wait: left });
         // Refusals by the limit are cheap for who makes them: the audit hears of the first, and then at each doubling.
         if failures == limit + 1 || failures.count_ones() == 1 {
             let mut entry = Entry::new("sign_in_limited").warning();
@@ -47,9 +47,11 @@ pub(super) async fn count_try(
             details["limit"] = json!(if by_account { "account" } else { "address" });
             audit::record(&mut tx, entry.details(details)).await?;
         }
+        // An address that is refused must not shut others out of their accounts, nor fill the table with names.
+        break;
     }
     tx.commit().await?;
-    wait.map_or(Ok(()), |left| Err(Error::TooManyTries { wait: left }))
+    refused
 }
 
 /// One more try for `subject`: how many there are in this window, and how many seconds of it are left.
@@ -86,7 +88,7 @@ pub(super) async fn take_back_try(tx: &mut Tx, name: &str, from: Option<IpAddr>)
 /// What is counted, always in this order, so that two tries never wait for each other in a circle.
 fn subjects(name: Option<&str>, from: Option<IpAddr>) -> impl Iterator<Item = (String, i32)> {
     let account = name.map(|n| (format!("account:{}", n.to_ascii_lowercase()), PER_ACCOUNT));
-    account.into_iter().chain(from.map(|a| (format!("address:{}", network(a)), PER_ADDRESS)))
+    from.map(|a| (format!("address:{}", network(a)), PER_ADDRESS)).into_iter().chain(account)
 }
 
 /// An IPv6 customer has a whole /64 to call from.

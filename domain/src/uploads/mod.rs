@@ -24,6 +24,7 @@ use crate::{
     error::{Fault, Kind},
     ingest::{self, Ingest},
     store::{self, PackWriter},
+    tree,
 };
 
 pub(crate) use complete::CatchingUp;
@@ -154,6 +155,15 @@ fn invalid(code: &'static str, field: &'static str, problem: impl Into<String>) 
     Error::Invalid { code, field, problem: problem.into() }
 }
 
+fn check_time(modified_at: Option<DateTime<Utc>>) -> Result<(), Error> {
+    match modified_at {
+        Some(at) if !tree::keeps(at) => {
+            Err(invalid("time.out_of_range", "modified_at", "must lie between the years 1 and 9999"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Contents for a path, in one request.
 #[derive(Debug, Clone)]
 pub struct Put {
@@ -175,6 +185,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
+    check_time(put.modified_at)?;
     let mut ingest = Ingest::new(domain, actor);
     let contents = ingest.add(contents::metered(domain, actor, Direction::Upload, body)).await?;
     if put.hash.is_some_and(|h| h != contents.hash()) {
@@ -307,6 +318,7 @@ pub async fn start(domain: &Domain, actor: &Actor, new: New) -> Result<Upload, E
         let problem = format!("would take more than {MAX_CHUNKS} pieces; choose larger ones");
         return Err(invalid("upload.too_many_chunks", "total_size", problem));
     }
+    check_time(new.modified_at)?;
     domain.store().check_room(new.total_size)?;
     let mut tx = domain.begin(actor).await?;
     let (device, path) = match &new.device_id {
