@@ -222,8 +222,8 @@ pub struct CronState {
     pub queue: String,
     /// Kind of its jobs.
     pub kind: String,
-    /// The tick that was fired last, or when it was first registered.
-    pub last_tick: DateTime<Utc>,
+    /// When it was last queued, by its tick or by a person; None: never.
+    pub last_run: Option<DateTime<Utc>>,
     /// The next one; None for a cron that only another version knows.
     pub next_tick: Option<DateTime<Utc>>,
 }
@@ -235,8 +235,8 @@ pub async fn crons(domain: &Domain, actor: &Actor) -> Result<Vec<CronState>, Err
     let registered = queue::crons::list(&mut tx).await?;
     let state = |c: queue::crons::Cron| {
         let next_tick = known.iter().find(|k| k.kind == c.name).map(|k| k.next(now));
-        let queue::crons::Cron { name, rule, queue, kind, last_tick } = c;
-        CronState { name, rule, queue, kind, last_tick, next_tick }
+        let queue::crons::Cron { name, rule, queue, kind, last_run } = c;
+        CronState { name, rule, queue, kind, last_run, next_tick }
     };
     Ok(registered.into_iter().map(state).collect())
 }

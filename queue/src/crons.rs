@@ -20,8 +20,8 @@ pub struct Cron {
     pub queue: String,
     /// Kind of its jobs.
     pub kind: String,
-    /// The tick that was fired last, or when it was first registered.
-    pub last_tick: DateTime<Utc>,
+    /// When it was last queued, by its tick or by a person; None: never.
+    pub last_run: Option<DateTime<Utc>>,
 }
 
 /// Makes the cron known, with the job that running it now inserts, and returns its last tick.
@@ -54,7 +54,7 @@ pub async fn register(conn: &mut PgConnection, name: &str, rule: &str, job: &New
 /// # Errors
 /// [`Error::Database`].
 pub async fn fire(conn: &mut PgConnection, name: &str, tick: DateTime<Utc>, job: &NewJob) -> Result<bool, Error> {
-    let moved = sqlx::query("update queue.crons set last_tick = $2 where name = $1 and last_tick < $2")
+    let moved = sqlx::query("update queue.crons set last_tick = $2, last_run = $2 where name = $1 and last_tick < $2")
         .bind(name)
         .bind(tick)
         .execute(&mut *conn)
@@ -72,7 +72,7 @@ pub async fn fire(conn: &mut PgConnection, name: &str, tick: DateTime<Utc>, job:
 /// [`Error::Database`].
 pub async fn run_now(conn: &mut PgConnection, name: &str) -> Result<Option<(String, JobId)>, Error> {
     let row: Option<(String, String, Json<serde_json::Value>)> =
-        sqlx::query_as("select queue, kind, payload from queue.crons where name = $1")
+        sqlx::query_as("update queue.crons set last_run = queue.now() where name = $1 returning queue, kind, payload")
             .bind(name)
             .fetch_optional(&mut *conn)
             .await?;
@@ -86,7 +86,7 @@ pub async fn run_now(conn: &mut PgConnection, name: &str) -> Result<Option<(Stri
 /// # Errors
 /// [`Error::Database`].
 pub async fn list(conn: &mut PgConnection) -> Result<Vec<Cron>, Error> {
-    let crons = sqlx::query_as("select name, rule, queue, kind, last_tick from queue.crons order by name")
+    let crons = sqlx::query_as("select name, rule, queue, kind, last_run from queue.crons order by name")
         .fetch_all(conn)
         .await?;
     Ok(crons)

@@ -4,26 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::{Error, JobId};
-
-/// One queue at this moment.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
-pub struct QueueState {
-    /// Its name.
-    pub queue: String,
-    /// Due jobs that wait for a worker.
-    pub ready: i64,
-    /// Jobs that are not due yet.
-    pub scheduled: i64,
-    /// Claimed jobs.
-    pub running: i64,
-    /// Dead jobs.
-    pub dead: i64,
-    /// How long the oldest due job has waited, in seconds; 0 without one.
-    pub oldest_ready_seconds: f64,
-    /// Nothing is claimed from it.
-    pub paused: bool,
-}
+use crate::{Error, JobId, depth};
 
 /// One process that works.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
@@ -117,35 +98,6 @@ const DEAD: &str = "
            null::jsonb as progress, error as last_error, null::text as worker, created_at, died_at as ended_at
     from queue.dead_jobs";
 
-/// Every queue that has jobs, dead jobs, a pause or a living worker, by name. Reads all jobs: for people, not for loops.
-///
-/// # Errors
-/// [`Error::Database`].
-pub async fn queues(conn: &mut PgConnection) -> Result<Vec<QueueState>, Error> {
-    let queues = sqlx::query_as(
-        "with live as (
-             select queue,
-                    count(*) filter (where lease_token is null and run_at <= queue.now()) as ready,
-                    count(*) filter (where lease_token is null and run_at > queue.now()) as scheduled,
-                    count(*) filter (where lease_token is not null) as running,
-                    min(run_at) filter (where lease_token is null and run_at <= queue.now()) as oldest
-             from queue.jobs group by queue
-         ), buried as (
-             select queue, count(*) as dead from queue.dead_jobs group by queue
-         ), served as (
-             select distinct unnest(queues) as queue from queue.workers where lease_until > now()
-         )
-         select queue, coalesce(ready, 0) as ready, coalesce(scheduled, 0) as scheduled, coalesce(running, 0) as running,
-                coalesce(dead, 0) as dead, coalesce(extract(epoch from queue.now() - oldest), 0)::float8 as oldest_ready_seconds,
-                paused.queue is not null as paused
-         from live full join buried using (queue) full join queue.paused using (queue)
-              full join served using (queue) order by queue",
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(queues)
-}
-
 /// Every registered worker process.
 ///
 /// # Errors
@@ -195,7 +147,7 @@ pub async fn jobs(
     list(conn, JOBS, queue, before, limit).await
 }
 
-/// Jobs at work below `before`, newest first, at most `limit`; of one queue or of all. Reads all ready jobs.
+/// Jobs at work below `before`, newest first, at most `limit`; of one queue or of all.
 ///
 /// # Errors
 /// [`Error::Database`].
@@ -205,8 +157,9 @@ pub async fn running_jobs(
     before: Option<JobId>,
     limit: i64,
 ) -> Result<Vec<JobState>, Error> {
-    // A claimed job is always a ready one, so the index of those is enough.
-    list(conn, &format!("{JOBS} where job.ready and job.lease_token is not null"), queue, before, limit).await
+    let ids = depth::at_work(conn, queue, before, limit).await?;
+    let sql = format!("{JOBS} where job.id = any ($1) and job.lease_token is not null order by job.id desc");
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(conn).await?)
 }
 
 /// Waiting jobs, due or not, below `before`, newest first, at most `limit`; of one queue or of all.

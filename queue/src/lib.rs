@@ -42,6 +42,7 @@
 mod backend;
 mod control;
 pub mod crons;
+mod depth;
 mod enqueue;
 mod error;
 mod feed;
@@ -59,12 +60,13 @@ mod wake;
 mod worker;
 
 pub use control::{Cancelled, cancel, discard, pause, redrive, resume};
+pub use depth::{QueueState, queues};
 pub use enqueue::{JobId, NewJob, enqueue, enqueue_batch};
 pub use error::Error;
 pub use fence::{Claim, complete, fence};
 pub use inspect::{
-    JobState, MinuteCounts, QueueState, WorkerState, dead_jobs, finished_jobs, job, jobs, living, queues, running_jobs,
-    stats, waiting_jobs, workers,
+    JobState, MinuteCounts, WorkerState, dead_jobs, finished_jobs, job, jobs, living, running_jobs, stats,
+    waiting_jobs, workers,
 };
 pub use process::{DRAIN_GRACE, Process};
 pub use registry::{Context, JobError, Registry};

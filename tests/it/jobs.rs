@@ -102,15 +102,18 @@ async fn a_cron_that_an_admin_starts_is_audited_and_tells_its_next_tick() {
     let crons = app.call(&admin, Method::GET, "/api/jobs/crons", Value::Null).await.expect(200).json();
     let cron = &crons[0];
     assert_eq!((&cron["name"], &cron["rule"]), (&json!("cleanup"), &json!("daily at 03:00 UTC")));
-    let at = |key: &str| cron[key].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
-    let ahead = at("next_tick") - at("last_tick");
+    let next = cron["next_tick"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    let ahead = next - app.value::<chrono::DateTime<chrono::Utc>>("select queue.now()").await;
     assert!(ahead > chrono::TimeDelta::zero() && ahead <= chrono::TimeDelta::days(1), "{cron}");
-    assert!(at("next_tick").to_string().contains(" 03:00:00"), "{cron}");
+    assert!(next.to_string().contains(" 03:00:00"), "{cron}");
+    assert_eq!(cron.get("last_run"), None, "it was registered just now");
     let job = app.call(&admin, Method::POST, "/api/jobs/crons/cleanup/run", Value::Null).await.expect(200).json();
     let page = app.call(&admin, Method::GET, "/api/audit", Value::Null).await.expect(200).json();
     let entry = &page["entries"][0];
     assert_eq!((&entry["action"], &entry["resource_id"]), (&json!("cron_run"), &json!("cleanup")));
     assert_eq!((&entry["actor"], &entry["details"]["job_id"]), (&json!("root"), &job["job_id"]));
+    let crons = app.call(&admin, Method::GET, "/api/jobs/crons", Value::Null).await.expect(200).json();
+    assert!(crons[0]["last_run"].is_string() && crons[1].get("last_run").is_none(), "{crons}");
     let cancel = format!("/api/jobs/{}/cancel", job["job_id"]);
     app.call(&admin, Method::POST, &cancel, Value::Null).await.expect(200);
 }

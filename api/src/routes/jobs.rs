@@ -32,6 +32,8 @@ struct Queue {
     oldest_ready_seconds: f64,
     /// Nothing is claimed from it.
     paused: bool,
+    /// It is too deep to be counted: ready and scheduled are right within a tenth or so.
+    estimated: bool,
 }
 
 /// A worker process.
@@ -132,8 +134,8 @@ struct Cron {
     queue: String,
     /// Kind of its jobs.
     kind: String,
-    /// The last time that it was due and was queued.
-    last_tick: DateTime<Utc>,
+    /// When it was last queued, because it was due or by a person; absent when it never was.
+    last_run: Option<DateTime<Utc>>,
     /// When it is due next; absent when this server does not know the job.
     next_tick: Option<DateTime<Utc>>,
 }
@@ -352,8 +354,8 @@ impl Jobs {
 
 impl From<queues::QueueState> for Queue {
     fn from(q: queues::QueueState) -> Self {
-        let queues::QueueState { queue, ready, scheduled, running, dead, oldest_ready_seconds, paused } = q;
-        Queue { queue, ready, scheduled, running, dead, oldest_ready_seconds, paused }
+        let queues::QueueState { queue, ready, scheduled, running, dead, oldest_ready_seconds, paused, estimated } = q;
+        Queue { queue, ready, scheduled, running, dead, oldest_ready_seconds, paused, estimated }
     }
 }
 
@@ -394,7 +396,7 @@ impl From<queues::MinuteCounts> for JobCounts {
 
 impl From<queues::CronState> for Cron {
     fn from(c: queues::CronState) -> Self {
-        let queues::CronState { name, rule, queue, kind, last_tick, next_tick } = c;
-        Cron { name, rule, queue, kind, last_tick, next_tick }
+        let queues::CronState { name, rule, queue, kind, last_run, next_tick } = c;
+        Cron { name, rule, queue, kind, last_run, next_tick }
     }
 }

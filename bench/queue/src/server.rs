@@ -33,6 +33,7 @@ impl Server {
         let version: String = sqlx::query_scalar("show server_version").fetch_one(&mut conn).await?;
         conn.execute(include_str!("../../../migrations/0001_queue.sql")).await?;
         conn.execute(include_str!("../../../migrations/0009_claims.sql")).await?;
+        conn.execute(include_str!("../../../migrations/0010_cron_runs.sql")).await?;
         let pool = PgPoolOptions::new().max_connections(20).connect(&url).await?;
         Ok(Self { url, pool, version, _cluster: cluster, folder })
     }

@@ -132,7 +132,7 @@ export const de: Catalogue = {
   jobs: {
     title: 'Jobs', lead: 'Woran der Server arbeitet, was wartet und was schiefging.', refused: 'Nur Administratoren sehen die Jobs', refusedHint: 'Sie gehören zum ganzen Server. Frage einen Administrator, oder sieh dir deine eigenen Läufe an.', toRuns: 'Zu deinen Läufen',
     queues: {
-      title: 'Warteschlangen', lead: 'Aus ihnen nehmen die Worker ihre Jobs.', empty: 'Noch keine Warteschlangen', emptyHint: 'Kein Worker läuft, und nichts wartet. Starte einen mit „driftless serve“ oder „driftless work“.', ready: 'Warten', scheduled: 'Später', running: 'Laufen', dead: 'Gescheitert', age: 'Ältester wartet', paused: 'Angehalten',
+      title: 'Warteschlangen', lead: 'Aus ihnen nehmen die Worker ihre Jobs.', empty: 'Noch keine Warteschlangen', emptyHint: 'Kein Worker läuft, und nichts wartet. Starte einen mit „driftless serve“ oder „driftless work“.', ready: 'Warten', scheduled: 'Später', running: 'Laufen', dead: 'Gescheitert', age: 'Ältester wartet', about: '≈ {{number}}', paused: 'Angehalten',
       pause: 'Anhalten', resume: 'Fortsetzen', pauseOf: '{{queue}} anhalten', resumeOf: '{{queue}} fortsetzen', pausedDone: '{{queue}} ist angehalten. Was läuft, läuft weiter.', resumedDone: '{{queue}} geht weiter.',
     },
     throughput: { title: 'Die letzte Stunde', done: 'Erledigt', failed: 'Fehlversuche', dead: 'Gescheitert', run: 'Laufzeit im Mittel', wait: 'Wartezeit im Mittel', perMinute: 'höchstens {{count}} in einer Minute', chart: 'Jobs in jeder Minute der letzten Stunde: {{done}} erledigt, {{failed}} Fehlversuche.', ago: 'vor 1 Std.', now: 'jetzt', minute: '{{time}}: {{done}} erledigt, {{failed}} Fehlversuche' },
@@ -145,7 +145,7 @@ export const de: Catalogue = {
       retry: 'Erneut versuchen', retryOf: 'Job {{id}} erneut versuchen', retried: 'Job {{id}} wartet wieder.', discard: 'Verwerfen', discardOf: 'Job {{id}} verwerfen', discardTitle: 'Job {{id}} verwerfen?', discardText: 'Er läuft dann nie wieder. Sein Fehler bleibt im Protokoll.', discarded: 'Job {{id}} ist verworfen.',
     },
     state: { scheduled: 'Später', ready: 'Wartet', running: 'Läuft', done: 'Erledigt', cancelled: 'Abgebrochen', dead: 'Gescheitert' },
-    crons: { title: 'Regelmäßige Jobs', lead: 'Geschehen von selbst, jedes Mal durch einen Worker.', empty: 'Noch keine', emptyHint: 'Der erste Worker, der startet, meldet sie an.', last: 'Zuletzt', next: 'Nächstes Mal', run: 'Jetzt starten', runOf: 'Jetzt starten: {{name}}', started: '{{name}} wartet auf einen Worker.' },
+    crons: { title: 'Regelmäßige Jobs', lead: 'Geschehen von selbst, jedes Mal durch einen Worker.', empty: 'Noch keine', emptyHint: 'Der erste Worker, der startet, meldet sie an.', last: 'Zuletzt', never: 'Noch nie', next: 'Nächstes Mal', minutely: 'jede Minute', daily: 'täglich um {{time}} {{zone}}', run: 'Jetzt starten', runOf: 'Jetzt starten: {{name}}', started: '{{name}} wartet auf einen Worker.' },
     cron: { cleanup: 'Tägliches Aufräumen', rescue_runs: 'Nach gestrandeten Läufen sehen' },
     workers: { title: 'Worker', lead: 'Prozesse, die die Jobs erledigen.', empty: 'Kein Worker läuft', emptyHint: 'Nichts geschieht, bis einer startet: „driftless serve“ oder „driftless work“.', alive: 'Lebt', lost: 'Verloren', serves: 'Bedient', servesNone: 'keine Warteschlange', running: 'Laufen', started: 'Gestartet', lease: 'Frist bis', process: 'Prozess {{pid}} auf {{host}}' },
   },

@@ -131,7 +131,7 @@ export const en = {
   jobs: {
     title: 'Jobs', lead: 'What the server works on, what waits, and what went wrong.', refused: 'Only administrators see the jobs', refusedHint: 'They belong to the whole server. Ask an administrator, or look at your own runs.', toRuns: 'Go to your runs',
     queues: {
-      title: 'Queues', lead: 'Workers take jobs from these.', empty: 'No queues yet', emptyHint: 'No worker runs and nothing waits. Start one with “driftless serve” or “driftless work”.', ready: 'Waiting', scheduled: 'Later', running: 'Running', dead: 'Dead', age: 'Oldest waits', paused: 'Paused',
+      title: 'Queues', lead: 'Workers take jobs from these.', empty: 'No queues yet', emptyHint: 'No worker runs and nothing waits. Start one with “driftless serve” or “driftless work”.', ready: 'Waiting', scheduled: 'Later', running: 'Running', dead: 'Dead', age: 'Oldest waits', about: '≈ {{number}}', paused: 'Paused',
       pause: 'Pause', resume: 'Resume', pauseOf: 'Pause {{queue}}', resumeOf: 'Resume {{queue}}', pausedDone: '{{queue}} is paused. What runs, runs on.', resumedDone: '{{queue}} goes on.',
     },
     throughput: { title: 'The last hour', done: 'Done', failed: 'Failed attempts', dead: 'Died', run: 'Average run', wait: 'Average wait', perMinute: 'at most {{count}} in a minute', chart: 'Jobs in each minute of the last hour: {{done}} done, {{failed}} failed attempts.', ago: '1 h ago', now: 'now', minute: '{{time}}: {{done}} done, {{failed}} failed' },
@@ -144,7 +144,7 @@ export const en = {
       retry: 'Retry', retryOf: 'Retry job {{id}}', retried: 'Job {{id}} is queued again.', discard: 'Discard', discardOf: 'Discard job {{id}}', discardTitle: 'Discard job {{id}}?', discardText: 'It will never run again. Its error stays in the activity.', discarded: 'Job {{id}} is discarded.',
     },
     state: { scheduled: 'Later', ready: 'Waiting', running: 'Running', done: 'Done', cancelled: 'Cancelled', dead: 'Dead' },
-    crons: { title: 'Periodic jobs', lead: 'Done by themselves, by one worker each time.', empty: 'None yet', emptyHint: 'The first worker that starts makes them known.', last: 'Last', next: 'Next', run: 'Run now', runOf: 'Run now: {{name}}', started: '{{name}} is queued.' },
+    crons: { title: 'Periodic jobs', lead: 'Done by themselves, by one worker each time.', empty: 'None yet', emptyHint: 'The first worker that starts makes them known.', last: 'Last', never: 'Never', next: 'Next', minutely: 'each minute', daily: 'daily at {{time}} {{zone}}', run: 'Run now', runOf: 'Run now: {{name}}', started: '{{name}} is queued.' },
     cron: { cleanup: 'Daily cleanup', rescue_runs: 'Look after stranded runs' },
     workers: { title: 'Workers', lead: 'Processes that do the jobs.', empty: 'No worker runs', emptyHint: 'Nothing is done until one starts: “driftless serve” or “driftless work”.', alive: 'Alive', lost: 'Lost', serves: 'Serves', servesNone: 'no queue', running: 'Running', started: 'Started', lease: 'Lease until', process: 'Process {{pid}} on {{host}}' },
   },

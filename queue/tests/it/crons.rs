@@ -11,6 +11,7 @@ async fn of_four_racing_processes_one_fires_each_tick() {
     let job = NewJob::new("q", "cleanup", &());
     let last = crons::register(&mut db.pool.acquire().await.unwrap(), "cleanup", "03:00", &job).await.unwrap();
     assert!((Utc::now() - last).abs() < TimeDelta::seconds(5), "a new cron has missed nothing");
+    assert_eq!(crons::list(&mut db.pool.acquire().await.unwrap()).await.unwrap()[0].last_run, None, "nor has it run");
     let first = last.duration_trunc(TimeDelta::seconds(1)).unwrap() + TimeDelta::seconds(1);
     let mut racers = Vec::new();
     for _ in 0..4 {
@@ -35,7 +36,7 @@ async fn of_four_racing_processes_one_fires_each_tick() {
     assert!((1..=25).contains(&won), "{won}");
     let mut conn = db.pool.acquire().await.unwrap();
     let known = crons::list(&mut conn).await.unwrap();
-    assert_eq!(known[0].last_tick, first + TimeDelta::seconds(24));
+    assert_eq!(known[0].last_run, Some(first + TimeDelta::seconds(24)));
     assert!(!crons::fire(&mut conn, "cleanup", first, &job).await.unwrap(), "an old tick is gone");
     assert!(!crons::fire(&mut conn, "unknown", first, &job).await.unwrap());
     assert_eq!(crons::run_now(&mut conn, "cleanup").await.unwrap().unwrap().0, "q");

@@ -10,6 +10,7 @@ mod support;
 mod claiming;
 mod control;
 mod crons;
+mod depth;
 mod ending;
 mod lease;
 mod outage;

@@ -386,9 +386,9 @@ export type Cron = {
      */
     kind: string;
     /**
-     * The last time that it was due and was queued.
+     * When it was last queued, because it was due or by a person; absent when it never was.
      */
-    last_tick: string;
+    last_run?: string;
     /**
      * When it is due next; absent when this server does not know the job.
      */
@@ -1379,6 +1379,10 @@ export type Queue = {
      * Nothing is claimed from it.
      */
     paused: boolean;
+    /**
+     * It is too deep to be counted: ready and scheduled are right within a tenth or so.
+     */
+    estimated: boolean;
 };
 
 /**

@@ -13,6 +13,7 @@ import { Empty } from '../../parts/states'
 import { tell } from '../../parts/tell'
 import { When } from '../../parts/when'
 import { RHYTHM, useRefresh, useTellFailure } from './live'
+import { ruleOf } from './rule'
 
 function CronRow({ cron }: { cron: Cron }) {
   const { t } = useTranslation()
@@ -20,14 +21,16 @@ function CronRow({ cron }: { cron: Cron }) {
   const refresh = useRefresh()
   const onError = useTellFailure()
   const name = words(cron.name) ?? cron.name
+  const rule = ruleOf(cron.rule)
+  const said = rule?.every === 'day' ? t('jobs.crons.daily', { time: rule.time, zone: rule.zone }) : rule ? t('jobs.crons.minutely') : cron.rule
   const running = useMutation({ ...runCronMutation(), onSuccess: () => { tell(t('jobs.crons.started', { name })); return refresh() }, onError })
   return (
     <Row columns="minmax(0, 5fr) minmax(0, 3fr) minmax(0, 3fr) minmax(130px, auto)">
       <Cell>
         <Text fw={600} size="sm">{name}</Text>
-        <Text size="sm" c="dimmed"><span className="mono">{cron.name}</span>, {cron.rule}</Text>
+        <Text size="sm" c="dimmed"><span className="mono">{cron.name}</span>, {said}</Text>
       </Cell>
-      <Cell label={t('jobs.crons.last')}><When at={cron.last_tick} /></Cell>
+      <Cell label={t('jobs.crons.last')}>{cron.last_run ? <When at={cron.last_run} /> : t('jobs.crons.never')}</Cell>
       <Cell label={t('jobs.crons.next')}>{cron.next_tick ? <When at={cron.next_tick} /> : t('common.none')}</Cell>
       <Cell end>
         <Button size="xs" variant="default" leftSection={<IconPlayerPlay size={14} aria-hidden />} aria-label={t('jobs.crons.runOf', { name })} loading={running.isPending} onClick={() => running.mutate({ path: { name: cron.name } })}>

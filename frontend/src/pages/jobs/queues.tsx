@@ -38,6 +38,13 @@ const COUNTS = ['ready', 'running', 'scheduled', 'dead'] as const
 
 function QueueRow({ queue }: { queue: Queue }) {
   const { t, i18n } = useTranslation()
+  const number = new Intl.NumberFormat(i18n.language)
+  // A deep queue is not counted: two digits of an estimate, not seven that change with each look.
+  const rough = new Intl.NumberFormat(i18n.language, { maximumSignificantDigits: 2 })
+  const counted = (count: (typeof COUNTS)[number]) => {
+    const guessed = queue.estimated && (count === 'ready' || count === 'scheduled') && queue[count] > 0
+    return guessed ? t('jobs.queues.about', { number: rough.format(queue[count]) }) : number.format(queue[count])
+  }
   return (
     <Row columns="minmax(0, 5fr) minmax(0, 11fr) minmax(110px, auto)">
       <Cell><Group gap={8}><Text fw={600} size="sm" component="span">{queue.queue}</Text>{queue.paused ? <Badge tone="warn">{t('jobs.queues.paused')}</Badge> : null}</Group></Cell>
@@ -45,7 +52,7 @@ function QueueRow({ queue }: { queue: Queue }) {
         {COUNTS.map((count) => (
           <div key={count}>
             <dt>{t(`jobs.queues.${count}`)}</dt>
-            <dd data-zero={queue[count] === 0 || undefined} data-loud={(count === 'dead' && queue.dead > 0) || undefined}>{new Intl.NumberFormat(i18n.language).format(queue[count])}</dd>
+            <dd data-zero={queue[count] === 0 || undefined} data-loud={(count === 'dead' && queue.dead > 0) || undefined}>{counted(count)}</dd>
           </div>
         ))}
         <div>

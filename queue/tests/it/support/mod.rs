@@ -40,6 +40,7 @@ impl Db {
         let pool = PgPoolOptions::new().max_connections(10).connect(&url).await.unwrap();
         pool.execute(include_str!("../../../../migrations/0001_queue.sql")).await.unwrap();
         pool.execute(include_str!("../../../../migrations/0009_claims.sql")).await.unwrap();
+        pool.execute(include_str!("../../../../migrations/0010_cron_runs.sql")).await.unwrap();
         pool.execute("create table effects (job bigint not null, attempt smallint not null, who text not null)")
             .await
             .unwrap();
