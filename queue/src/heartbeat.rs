@@ -26,9 +26,6 @@ const RETRY: Duration = Duration::from_millis(250);
 /// A gap longer than this between two beats, and they are not unbroken.
 const GAP: Duration = Duration::from_secs(4);
 
-/// A process none of whose tasks has moved for this long lets its lease go: its jobs are better off elsewhere.
-const NUMB: Duration = Duration::from_secs(60);
-
 /// Runs younger than this are not asked for: most end before.
 const GROWN_UP: Duration = Duration::from_secs(1);
 
@@ -67,7 +64,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, options: PgConnectOptions) -> Re
 async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
     let (mut conn, mut broke) = (None, false);
     loop {
-        if shared.moved_ago() > NUMB {
+        if shared.moved_ago() > shared.numb_after {
             tracing::error!(worker = shared.name, "handlers block every thread of this process; letting the lease go");
             tokio::time::sleep(BEAT).await;
             continue;

@@ -31,6 +31,9 @@ pub const DRAIN_GRACE: Duration = Duration::from_secs(20);
 /// How long a run may take to end after it was asked to.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// A process none of whose tasks has moved for this long lets its lease go: its jobs are better off elsewhere.
+const NUMB_AFTER: Duration = Duration::from_secs(60);
+
 /// This process as a worker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Process {
@@ -43,6 +46,7 @@ pub(crate) struct Shared {
     pub name: String,
     pub host: String,
     pub pool: PgPool,
+    pub numb_after: Duration,
     pub stats: Stats,
     /// Ends lanes and tasks.
     pub closed: CancellationToken,
@@ -70,6 +74,15 @@ impl Process {
     /// # Errors
     /// [`Error::Database`] when the database does not take the registration.
     pub async fn start(pool: &PgPool) -> Result<Self, Error> {
+        Self::start_numb_after(pool, NUMB_AFTER).await
+    }
+
+    /// As [`Process::start`], for tests that can't wait a minute until a process with blocked threads gives up its lease.
+    ///
+    /// # Errors
+    /// [`Error::Database`] when the database does not take the registration.
+    #[doc(hidden)]
+    pub async fn start_numb_after(pool: &PgPool, numb_after: Duration) -> Result<Self, Error> {
         let options = connect_options(&pool.connect_options());
         let host = host_name();
         let boot = Uuid::now_v7().simple().to_string();
@@ -83,6 +96,7 @@ impl Process {
                 .acquire_timeout(Duration::from_secs(5))
                 .test_before_acquire(false)
                 .connect_lazy_with(options.clone()),
+            numb_after,
             stats: Stats::default(),
             closed: CancellationToken::new(),
             look: Notify::new(),

@@ -1,12 +1,20 @@
 //! Leases: the killed, the stopped and the blocked, and the fence that keeps them apart.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use chrono::{TimeDelta, Utc};
-use driftless_queue::{Claim, Context, Error, JobError, JobId, NewJob, Registry, Serve, fence};
+use driftless_queue::{Claim, Context, Error, JobError, JobId, NewJob, Process, Registry, Serve, Workers, fence};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{ChildWorker, Db, Worker, effect_job, effects, until};
+use crate::support::{ChildWorker, Db, Effect, Worker, effect_job, effects, until, write_effect};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_a_killed_worker_run_again_within_ten_seconds() {
@@ -85,6 +93,57 @@ async fn handlers_that_block_every_thread_do_not_cost_the_lease() {
     assert_eq!(db.count("select count(*) from queue.dead_jobs").await, 0, "no lease was lost");
     assert_eq!(db.count("select count(*) from queue.jobs").await, 0);
     rival.stop().await;
+}
+
+/// Runs each job of `q` by blocking its thread until `go_on`, then writes its effect, or tries to.
+fn numb(url: String, go_on: Arc<AtomicBool>, stop: CancellationToken) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let pool = PgPool::connect(&url).await.unwrap();
+            let process = Process::start_numb_after(&pool, Duration::from_secs(4)).await.unwrap();
+            let write = effects(&pool);
+            let blocking = Registry::new().kind("effect", move |context: Context, job: Effect| {
+                let (go_on, pool) = (go_on.clone(), pool.clone());
+                async move {
+                    let end = Instant::now() + Duration::from_secs(60);
+                    while !go_on.load(Relaxed) && Instant::now() < end {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    write_effect(&pool, &context, &job).await
+                }
+            });
+            let workers =
+                Workers::new(&process).serve(Serve::new("q", 8), &blocking).serve(Serve::new("own", 1), &write);
+            workers.run(stop).await;
+        });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_threads_are_all_blocked_lets_its_lease_go_writes_nothing_late_and_begins_anew() {
+    let db = Db::create().await;
+    let (go_on, stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+    let blocked = numb(db.url.clone(), go_on.clone(), stop.clone());
+    db.enqueue((0..4).map(|_| effect_job(0))).await;
+    db.until_count(4, "select count(*) from queue.jobs where lease_token is not null").await;
+    let first: Uuid = sqlx::query_scalar("select token from queue.workers").fetch_one(&db.pool).await.unwrap();
+    let heir = Worker::start(&db, &effects(&db.pool)).await;
+    db.until_empty().await;
+    assert_eq!(db.effects().await, (4, 4), "the heir has done them");
+    assert_eq!(db.count("select count(*) from queue.workers").await, 1, "the other has no lease");
+    go_on.store(true, Relaxed);
+    // It begins anew, and works.
+    db.until_count(2, "select count(*) from queue.workers where lease_until > now()").await;
+    let tokens: Vec<Uuid> = sqlx::query_scalar("select token from queue.workers").fetch_all(&db.pool).await.unwrap();
+    assert!(!tokens.contains(&first));
+    db.enqueue([NewJob::new("own", "effect", &Effect::default())]).await;
+    db.until_empty().await;
+    heir.stop().await;
+    stop.cancel();
+    until("it has drained", || async { blocked.is_finished().then_some(()) }).await;
+    blocked.join().unwrap();
+    assert_eq!(db.effects().await, (5, 5));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,20 +147,22 @@ pub fn effects(pool: &PgPool) -> Registry {
     let pool = pool.clone();
     Registry::new().kind("effect", move |context: Context, job: Effect| {
         let pool = pool.clone();
-        async move {
-            tokio::time::sleep(Duration::from_millis(job.sleep_ms)).await;
-            let mut tx = pool.begin().await?;
-            sqlx::query("insert into effects values ($1, $2, $3)")
-                .bind(context.claim().id)
-                .bind(context.attempt())
-                .bind(std::process::id().to_string())
-                .execute(&mut *tx)
-                .await?;
-            complete(&mut tx, &context.claim()).await?;
-            tx.commit().await?;
-            Ok::<(), JobError>(())
-        }
+        async move { write_effect(&pool, &context, &job).await }
     })
+}
+
+pub async fn write_effect(pool: &PgPool, context: &Context, job: &Effect) -> Result<(), JobError> {
+    tokio::time::sleep(Duration::from_millis(job.sleep_ms)).await;
+    let mut tx = pool.begin().await?;
+    sqlx::query("insert into effects values ($1, $2, $3)")
+        .bind(context.claim().id)
+        .bind(context.attempt())
+        .bind(std::process::id().to_string())
+        .execute(&mut *tx)
+        .await?;
+    complete(&mut tx, &context.claim()).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 const CHILD: &str = "DRIFTLESS_QUEUE_TEST_CHILD";
