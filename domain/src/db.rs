@@ -30,6 +30,7 @@ use crate::{
     lookout::Lookout,
     sessions,
     store::Store,
+    transfers::Transfers,
     uploads::CatchingUp,
 };
 
@@ -241,6 +242,7 @@ struct Parts {
     store: Store,
     writers: Writers,
     catching_up: CatchingUp,
+    transfers: Transfers,
     hub: Hub,
     lookout: Lookout,
 }
@@ -265,6 +267,7 @@ impl Domain {
             store,
             writers,
             catching_up,
+            transfers: Transfers::default(),
             hub,
             lookout,
         }))
@@ -291,6 +294,10 @@ impl Domain {
 
     pub(crate) fn catching_up(&self) -> &CatchingUp {
         &self.0.catching_up
+    }
+
+    pub(crate) fn transfers(&self) -> &Transfers {
+        &self.0.transfers
     }
 
     pub(crate) fn hub(&self) -> &Hub {

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use driftless_sync::path::TreePath;
+use driftless_sync::{ignore::IgnoreList, path::TreePath};
 use serde_json::{Value, json};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
@@ -23,10 +23,6 @@ use crate::{
 
 /// Longest device id and name, in characters.
 pub const MAX_NAME: usize = 255;
-/// Most ignore rules of a device.
-pub const MAX_IGNORE_RULES: usize = 1000;
-/// Longest ignore rule, in bytes.
-pub const MAX_IGNORE_RULE: usize = 1024;
 /// Most devices on a page.
 pub const PAGE: i64 = 1000;
 
@@ -395,7 +391,9 @@ pub async fn patch(tx: &mut Tx, actor: &Actor, device_id: &str, edit: Edit) -> R
     let device = get(tx, actor, device_id).await?;
     let name = checked_name(edit.device_name.as_deref().unwrap_or(&device.device_name))?;
     let rules = edit.ignore_rules.as_ref().unwrap_or(&device.ignore_rules);
-    check_ignore_rules(rules)?;
+    if edit.ignore_rules.is_some() {
+        check_ignore_rules(rules)?;
+    }
     let base = checked_base_path(edit.base_path.as_deref().unwrap_or(&device.base_path))?;
     let moved = base.as_str() != device.base_path;
     if moved {
@@ -522,17 +520,14 @@ fn checked_base_path(text: &str) -> Result<TreePath, Error> {
 }
 
 fn check_ignore_rules(rules: &[String]) -> Result<(), Error> {
-    let fits = |r: &String| !r.is_empty() && r.len() <= MAX_IGNORE_RULE && !r.chars().any(char::is_control);
-    if rules.len() <= MAX_IGNORE_RULES && rules.iter().all(fits) {
-        return Ok(());
+    let invalid = |code, problem| Err(Error::Invalid { code, field: "ignore", problem });
+    if rules.iter().any(String::is_empty) {
+        return invalid("device.ignore_invalid", "a rule can't be empty".into());
     }
-    Err(Error::Invalid {
-        code: "device.ignore_invalid",
-        field: "ignore",
-        problem: format!(
-            "at most {MAX_IGNORE_RULES} rules, each of 1 to {MAX_IGNORE_RULE} bytes without control characters"
-        ),
-    })
+    match IgnoreList::new(rules.iter().map(String::as_str)) {
+        Ok(_) => Ok(()),
+        Err(e) => invalid(e.code(), e.to_string()),
+    }
 }
 
 #[cfg(test)]

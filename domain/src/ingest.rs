@@ -40,6 +40,9 @@ pub enum Error {
     /// Whoever sends the bytes stopped early.
     #[error("the contents ended early")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The user sends too many bodies at once.
+    #[error("too many uploads of yours are under way; wait until one of them has ended")]
+    TooManyAtOnce,
     /// A part of the work broke off (the process is shutting down).
     #[error("the contents could not be hashed and stored")]
     BrokeOff(#[from] JoinError),
@@ -50,6 +53,7 @@ impl Fault for Error {
         match self {
             Error::Store(e) => e.kind(),
             Error::Source(_) => Kind::Invalid,
+            Error::TooManyAtOnce => Kind::Busy,
             Error::BrokeOff(_) => Kind::Unavailable,
         }
     }
@@ -58,6 +62,7 @@ impl Fault for Error {
         match self {
             Error::Store(e) => e.code(),
             Error::Source(_) => "contents.cut_short",
+            Error::TooManyAtOnce => "upload.too_many_at_once",
             Error::BrokeOff(_) => "store.interrupted",
         }
     }
@@ -65,6 +70,7 @@ impl Fault for Error {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Error::Store(e) => e.retry_after(),
+            Error::TooManyAtOnce => Some(1),
             _ => None,
         }
     }

@@ -31,6 +31,7 @@ pub mod runs;
 pub mod schedules;
 pub mod sessions;
 pub mod store;
+mod transfers;
 pub mod tree;
 pub mod uploads;
 pub mod verify;

@@ -79,6 +79,11 @@ async fn what_a_patch_leaves_out_stays_and_null_sets_it_back() {
     assert_eq!((&changed["device_name"], &changed["base_path"]), (&json!("lap/top ä"), &json!("/")));
     let refused = app.call(&token, Method::PATCH, path, json!({"ignore": [""]})).await.expect(422);
     assert_eq!((refused.code(), refused.field()), ("device.ignore_invalid", "ignore"));
+    // Nor one that no sync could go by.
+    for rule in ["[a".to_owned(), "x".repeat(1001)] {
+        let refused = app.call(&token, Method::PATCH, path, json!({"ignore": ["*.o", rule]})).await.expect(422);
+        assert_eq!((refused.code(), refused.field()), ("ignore.pattern_invalid", "ignore"));
+    }
     app.call(&token, Method::DELETE, path, NULL).await.expect(204);
     assert_eq!(app.call(&token, Method::GET, path, NULL).await.expect(404).code(), "device.not_found");
 }

@@ -237,6 +237,36 @@ async fn an_upload_over_what_moved_on_is_kept_beside_it() {
 }
 
 #[tokio::test]
+async fn so_many_uploads_may_be_open_and_so_many_bodies_come_at_once() {
+    let app = App::start().await;
+    let (token, other) = (app.sign_up("ada").await, app.sign_up("eve").await);
+    app.sql(
+        "insert into uploads (id, user_id, path, total_size, chunk_size)
+         select gen_random_uuid(), id, '/f', 1, 65536 from users, generate_series(1, 1000) where name = 'ada'",
+    )
+    .await;
+    let open = json!({"file_path": "/f", "total_size": 1});
+    let refused = app.call(&token, Method::POST, "/api/sync/upload/start", open.clone()).await.expect(429);
+    assert_eq!((refused.code(), refused.header("retry-after")), ("upload.too_many", "60"));
+    // Those that are over can't be given up any more, and count for nothing.
+    app.sql("update uploads set last_activity_at = queue.now() - interval '8 days'").await;
+    app.call(&token, Method::POST, "/api/sync/upload/start", open).await.expect(200);
+
+    let silent = || reqwest::Body::wrap_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let request = |token: &str, path: &str| app.request(Method::PUT, path).bearer_auth(token);
+    let under_way: Vec<_> = (0..65)
+        .map(|n| tokio::spawn(request(&token, &format!("/api/files/content?path=/{n}")).body(silent()).send()))
+        .collect();
+    until("all but one have a place", async || under_way.iter().any(|upload| upload.is_finished()).then_some(())).await;
+    assert_eq!(put(&app, &token, "/more", "x").await.expect(429).code(), "upload.too_many_at_once");
+    let archive = send(request(&token, "/api/files/archive").body(silent())).await.expect(429);
+    assert_eq!((archive.code(), archive.header("retry-after")), ("upload.too_many_at_once", "1"));
+    put(&app, &other, "/f", "x").await.expect(201);
+    under_way.iter().for_each(|upload| upload.abort());
+    until("there is room again", async || (put(&app, &token, "/more", "y").await.status < 300).then_some(())).await;
+}
+
+#[tokio::test]
 async fn nothing_is_taken_below_the_disks_floor_and_reading_goes_on() {
     let app = App::start().await;
     let token = app.sign_up("ada").await;

@@ -174,6 +174,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
+    let _place = domain.transfers().begin(actor)?;
     let body = contents::metered(domain, actor, Direction::Upload, body).map(|piece| piece.map_err(Into::into));
     let mut reader = Reader::new(Box::pin(body));
     let mut received = Received::default();

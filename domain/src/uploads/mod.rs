@@ -186,6 +186,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     check_time(put.modified_at)?;
+    let _place = domain.transfers().begin(actor)?;
     let mut ingest = Ingest::new(domain, actor);
     let contents = ingest.add(contents::metered(domain, actor, Direction::Upload, body)).await?;
     if put.hash.is_some_and(|h| h != contents.hash()) {
@@ -332,12 +333,16 @@ pub async fn start(domain: &Domain, actor: &Actor, new: New) -> Result<Upload, E
     if path.is_root() {
         return Err(Refusal::Root.into());
     }
-    let open: i64 =
-        sqlx::query_scalar("select count(*) from (select from uploads where user_id = $1 and done is null limit $2) u")
-            .bind(actor.user_id)
-            .bind(MAX_OPEN)
-            .fetch_one(&mut *tx)
-            .await?;
+    // Not those that are over: nobody can complete or cancel them, only the next cleanup.
+    let open: i64 = sqlx::query_scalar(
+        "select count(*) from (select from uploads where user_id = $1 and done is null
+                               and last_activity_at > queue.now() - make_interval(days => $3) limit $2) u",
+    )
+    .bind(actor.user_id)
+    .bind(MAX_OPEN)
+    .bind(KEPT_DAYS as i32)
+    .fetch_one(&mut *tx)
+    .await?;
     if open >= MAX_OPEN {
         return Err(Error::TooMany);
     }
@@ -376,6 +381,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
+    let _place = domain.transfers().begin(actor)?;
     let mut tx = domain.begin(actor).await?;
     let upload = load(&mut tx, actor, id).await?;
     drop(tx);
