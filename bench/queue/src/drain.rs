@@ -45,9 +45,9 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
             boss.values.push(
                 peers::run(&server, "pg_boss.mjs", "drain", &[("N", jobs), ("BATCH", 2000), ("LC", 4)]).await?[0],
             );
-            let settings = [("N", jobs), ("BATCH", 3000)];
+            let settings = [("N", jobs / 2), ("BATCH", 10_000)];
             apalis.values.push(peers::run_apalis(&server, "apalis_1", "drain", &settings).await?[0]);
-            let settings = [("N", jobs / 10), ("BATCH", 1000)];
+            let settings = [("N", jobs / 2), ("BATCH", 3000)];
             apalis_sql.values.push(peers::run_apalis(&server, "apalis_07", "drain", &settings).await?[0]);
         }
         let what = if on { "synchronous_commit on" } else { "synchronous_commit off" };
@@ -59,8 +59,9 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
     }
     let settings = format!(
         "{jobs} jobs. Ours: one process, concurrency {CONCURRENCY}, as shipped. graphile-worker: {CONCURRENCY} jobs at once, localQueue 1000, \
-         no batch delay. pg-boss: batches of 2000, 4 at once. apalis-postgres: batches of 3000. apalis-sql: buffer of 1000, polled each 10 ms, a tenth of the jobs. Raw SQL: the better of one and two connections that delete the last 500 \
-         and claim the next in one statement. (Ours does not wait for commits of claims and acknowledgements; see connect_options in \
+         no batch delay. pg-boss: batches of 2000, 4 at once. apalis-postgres: batches of 10,000, \
+         half the jobs. apalis-sql: buffer of 3000, polled each 10 ms, half the jobs. Raw SQL: the better of one and two connections that \
+         delete the last 500 and claim the next in one statement. (Ours does not wait for commits of claims and acknowledgements; see connect_options in \
          queue/src/process.rs.)"
     );
     report.write(&server, rounds, &settings)

@@ -58,8 +58,8 @@ async fn single(server: &Server, jobs: usize, connections: usize) -> Result<f64>
     for _ in 0..connections {
         let pool = pool.clone();
         tasks.push(tokio::spawn(async move {
+            let mut conn = pool.acquire().await?;
             for i in 0..jobs / connections {
-                let mut conn = pool.acquire().await?;
                 enqueue(&mut conn, &NewJob::new("bench", "noop", &json!({ "t": i }))).await?;
             }
             Ok::<(), anyhow::Error>(())

@@ -20,9 +20,8 @@ use crate::{
 const CONCURRENCY: usize = 8;
 const WORK: Duration = Duration::from_millis(20);
 const URGENT: i16 = 100;
-/// Urgent jobs a round, and the pause between them: no multiple of a handler's time.
-const TRIES: usize = 200;
-const PAUSE: Duration = Duration::from_millis(67);
+/// Urgent jobs a round.
+const TRIES: u64 = 200;
 
 const CROWD: &str = "
     insert into queue.jobs (queue, kind, payload, priority)
@@ -56,8 +55,9 @@ pub async fn bench(rounds: usize) -> Result<()> {
     let [mut median, mut longest, mut after_commit] = [(); 3].map(|()| Side::new("driftless"));
     for _ in 0..rounds {
         let (mut took, mut waited) = (Vec::new(), 0.0_f64);
-        for _ in 0..TRIES {
-            tokio::time::sleep(PAUSE).await;
+        for number in 0..TRIES {
+            // At each phase of the handlers, which keep step with each other.
+            tokio::time::sleep(Duration::from_millis(50 + number * 7 % 20)).await;
             let asked = Instant::now();
             let mut conn = pool.acquire().await?;
             enqueue(&mut conn, &NewJob::new("bench", "urgent", &()).priority(URGENT)).await?;
