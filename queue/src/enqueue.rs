@@ -132,10 +132,11 @@ pub async fn enqueue(conn: &mut PgConnection, job: &NewJob) -> Result<Option<Job
     Ok(id)
 }
 
+/// `(select queue.now())` is computed once, not for each row and column.
 const INSERT_BATCH: &str = "
-    insert into queue.jobs (queue, kind, payload, priority, ready, run_at, max_attempts, unique_key, keep, trace)
-    select queue, kind, payload, priority, coalesce(run_at <= queue.now() + interval '60 s', true),
-           coalesce(run_at, queue.now()), max_attempts, unique_key, keep, trace
+    insert into queue.jobs (queue, kind, payload, priority, ready, run_at, max_attempts, unique_key, keep, trace, created_at)
+    select queue, kind, payload, priority, coalesce(run_at <= (select queue.now()) + interval '60 s', true),
+           coalesce(run_at, (select queue.now())), max_attempts, unique_key, keep, trace, (select queue.now())
     from unnest($1::text[], $2::text[], $3::jsonb[], $4::int2[], $5::timestamptz[], $6::int2[], $7::text[], $8::bool[], $9::text[])
          as job(queue, kind, payload, priority, run_at, max_attempts, unique_key, keep, trace)
     on conflict (unique_key) where unique_key is not null do nothing";
