@@ -41,13 +41,20 @@ pub async fn bench(rounds: usize, jobs: usize) -> Result<()> {
         sides[3].values.push(peers::run_apalis(&server, "apalis_1", "enqbatch", &settings).await?[0]);
     }
     conclude(&mut report, "batches of 1,000", &sides);
-    report.write(&server, rounds, &format!("synchronous_commit off. {jobs} jobs one by one, {} in batches.", jobs * 25))
+    let settings = format!(
+        "synchronous_commit off. {jobs} jobs one by one, {} in batches. Ours goes in on a connection that the caller holds, as within his \
+         transaction; the calls of the others take one from their pool each time.",
+        jobs * 25
+    );
+    report.write(&server, rounds, &settings)
 }
 
 fn conclude(report: &mut Report, what: &str, sides: &[Side]) {
     let all: Vec<&Side> = sides.iter().collect();
     report.sides(what, "jobs/s", &all);
-    report.compare(what, "jobs/s", &sides[0], Side::most(&all[1..]), Goal::Ratio(2.0));
+    // The goal speaks of graphile-worker; another may be faster.
+    report.compare(what, "jobs/s", &sides[0], &sides[1], Goal::Ratio(2.0));
+    report.compare(what, "jobs/s", &sides[0], Side::most(&all[2..]), Goal::Ratio(2.0));
 }
 
 async fn single(server: &Server, jobs: usize, connections: usize) -> Result<f64> {
