@@ -46,6 +46,9 @@ pub enum Error {
     /// A part of the work broke off (the process is shutting down).
     #[error("the contents could not be hashed and stored")]
     BrokeOff(#[from] JoinError),
+    /// An earlier call failed.
+    #[error("earlier contents of the same request could not be stored")]
+    Failed,
 }
 
 impl Fault for Error {
@@ -54,7 +57,7 @@ impl Fault for Error {
             Error::Store(e) => e.kind(),
             Error::Source(_) => Kind::Invalid,
             Error::TooManyAtOnce => Kind::Busy,
-            Error::BrokeOff(_) => Kind::Unavailable,
+            Error::BrokeOff(_) | Error::Failed => Kind::Unavailable,
         }
     }
 
@@ -63,7 +66,7 @@ impl Fault for Error {
             Error::Store(e) => e.code(),
             Error::Source(_) => "contents.cut_short",
             Error::TooManyAtOnce => "upload.too_many_at_once",
-            Error::BrokeOff(_) => "store.interrupted",
+            Error::BrokeOff(_) | Error::Failed => "store.interrupted",
         }
     }
 
@@ -109,15 +112,27 @@ impl Contents {
 /// One request that takes contents in: a PUT, a tar of many files, a run's batch. Finish it and give the result to the
 /// commit that uses its contents.
 pub struct Ingest {
+    shelf: Shelving,
+    pending: Vec<Chunk>,
+    pending_bytes: usize,
+    seen: HashSet<ContentHash>,
+}
+
+/// In whose hands the shelf is: ours, or a task's that puts chunks on it while the next ones come in.
+enum Shelving {
+    Ours(Box<Shelf>),
+    Storing(JoinHandle<Result<Box<Shelf>, Error>>),
+    Failed,
+}
+
+/// Where chunks are brought to: the packs of this request, and its pins.
+struct Shelf {
     domain: Domain,
     actor: Actor,
     holder: Holder,
     writer: Option<PackWriter>,
     /// A full pack on its way to the disk.
     sealing: Option<JoinHandle<Result<Pack, store::Error>>>,
-    pending: Vec<Chunk>,
-    pending_bytes: usize,
-    seen: HashSet<ContentHash>,
     pinned: i32,
 }
 
@@ -207,17 +222,15 @@ fn split(mut splitter: Splitter, block: Vec<Bytes>) -> (Splitter, Vec<Chunk>) {
 impl Ingest {
     /// Begins; nothing is written before there are bytes.
     pub fn new(domain: &Domain, actor: &Actor) -> Self {
-        Ingest {
+        let shelf = Shelf {
             domain: domain.clone(),
             actor: actor.clone(),
             holder: Holder { domain: domain.clone(), id: Uuid::now_v7(), used: false },
             writer: None,
             sealing: None,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            seen: HashSet::new(),
             pinned: 0,
-        }
+        };
+        Ingest { shelf: Shelving::Ours(Box::new(shelf)), pending: Vec::new(), pending_bytes: 0, seen: HashSet::new() }
     }
 
     /// Takes one file's contents in. After an error the ingest is of no further use.
@@ -239,15 +252,14 @@ impl Ingest {
                 block = next_block(&mut source).await?;
                 self.store_if_many().await?;
             } else {
-                // Side by side: the next block comes in, this one is hashed twice over, and chunks of the last one are stored.
+                // Side by side: the next block comes in, and this one is hashed twice over.
+                self.store_if_many().await?;
                 let pieces = block.clone();
-                let (hashed, cut, next, stored) = tokio::join!(
+                let (hashed, cut, next) = tokio::join!(
                     spawn_blocking(move || hash(whole, &pieces)),
                     spawn_blocking(move || split(splitter, block)),
                     next_block(&mut source),
-                    self.store_if_many(),
                 );
-                stored?;
                 (whole, block) = (hashed?, next?);
                 (splitter, chunks) = cut?;
             }
@@ -275,13 +287,7 @@ impl Ingest {
     /// Ends the request's last pack.
     pub async fn finish(mut self) -> Result<Ingested, Error> {
         self.store().await?;
-        let last = self.writer.take().map(|writer| tokio::spawn(writer.seal()));
-        self.record_full().await?;
-        let pack = match last {
-            Some(sealing) => Some(sealing.await??),
-            None => None,
-        };
-        Ok(Ingested { pack, holder: self.holder })
+        self.shelf.take().await?.finish().await
     }
 
     fn hold(&mut self, chunk: Chunk) {
@@ -298,14 +304,48 @@ impl Ingest {
         }
     }
 
-    /// Pins those of the waiting chunks that the user has, and writes the others.
+    /// Has the waiting chunks stored, once those before them are.
     async fn store(&mut self) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let known = self.pin_known().await?;
+        let mut shelf = self.shelf.take().await?;
         self.pending_bytes = 0;
-        for chunk in std::mem::take(&mut self.pending) {
+        let chunks = std::mem::take(&mut self.pending);
+        self.shelf = Shelving::Storing(tokio::spawn(async move {
+            shelf.store(chunks).await?;
+            Ok(shelf)
+        }));
+        Ok(())
+    }
+}
+
+impl Shelving {
+    /// The shelf, once nobody puts anything on it any more.
+    async fn take(&mut self) -> Result<Box<Shelf>, Error> {
+        match std::mem::replace(self, Shelving::Failed) {
+            Shelving::Ours(shelf) => Ok(shelf),
+            Shelving::Storing(task) => task.await?,
+            Shelving::Failed => Err(Error::Failed),
+        }
+    }
+}
+
+impl Shelf {
+    async fn finish(mut self) -> Result<Ingested, Error> {
+        let last = self.writer.take().map(|writer| tokio::spawn(writer.seal()));
+        self.record_full().await?;
+        let pack = match last {
+            Some(sealing) => Some(sealing.await??),
+            None => None,
+        };
+        Ok(Ingested { pack, holder: self.holder })
+    }
+
+    /// Pins those of the chunks that the user has, and writes the others.
+    async fn store(&mut self, chunks: Vec<Chunk>) -> Result<(), Error> {
+        let known = self.pin_known(&chunks).await?;
+        for chunk in chunks {
             if known.contains(&chunk.hash) {
                 continue;
             }
@@ -326,8 +366,8 @@ impl Ingest {
         Ok(())
     }
 
-    async fn pin_known(&mut self) -> Result<HashSet<ContentHash>, store::Error> {
-        let mut wanted: Vec<ContentHash> = self.pending.iter().map(|chunk| chunk.hash).collect();
+    async fn pin_known(&mut self, chunks: &[Chunk]) -> Result<HashSet<ContentHash>, store::Error> {
+        let mut wanted: Vec<ContentHash> = chunks.iter().map(|chunk| chunk.hash).collect();
         wanted.sort();
         let mut tx = self.domain.begin(&self.actor).await?;
         let known: Vec<Vec<u8>> = sqlx::query_scalar(

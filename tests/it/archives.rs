@@ -81,3 +81,33 @@ async fn what_an_archive_must_not_hold_is_named_as_refused_and_the_rest_is_taken
     put_archive(&app, &token, "/", vec![7; 4096]).await.expect(422);
     put(&app, &token, "/after", "x").await.expect(201);
 }
+
+#[tokio::test]
+async fn of_a_name_that_comes_twice_the_last_one_wins_however_far_apart_they_are() {
+    let app = App::start().await;
+    let token = app.sign_up("ada").await;
+    let folder = tempfile::tempdir().unwrap();
+    let name = |n: usize| format!("file {n}");
+    for n in 0..4_500 {
+        std::fs::write(folder.path().join(name(n)), format!("first {}", n % 4_000)).unwrap();
+    }
+    let names: Vec<String> = (0..4_500).map(name).collect();
+    let archive = folder.path().join("archive.tar");
+    let tar = |verb: &str, names: &[String]| {
+        let mut tar = std::process::Command::new("tar");
+        assert!(tar.arg("-C").arg(folder.path()).arg(verb).arg(&archive).args(names).status().unwrap().success());
+    };
+    tar("-cf", &names);
+    for n in [0, 1_999, 2_000, 4_499] {
+        std::fs::write(folder.path().join(name(n)), "last").unwrap();
+    }
+    tar("-rf", &[name(0), name(1_999), name(2_000), name(4_499)]);
+    let body = std::fs::read(&archive).unwrap();
+    let received = put_archive(&app, &token, "/in", body).await.expect(200).json();
+    assert_eq!((received["files"].as_u64(), received["refused_count"].as_u64()), (Some(4_504), Some(0)));
+    for (n, text) in
+        [(0, "last"), (1, "first 1"), (1_999, "last"), (2_000, "last"), (4_001, "first 1"), (4_499, "last")]
+    {
+        assert_eq!(get(&app, &token, &format!("/in/file {n}")).await.expect(200).text(), text, "file {n}");
+    }
+}

@@ -11,7 +11,7 @@ use std::io;
 use bytes::Bytes;
 use driftless_sync::path::TreePath;
 use futures::{Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     Actor, Domain,
@@ -25,8 +25,8 @@ use crate::{
 
 use format::{Entry, EntryKind, Reader};
 
-/// Files of one transaction at most.
-const FILES_TOGETHER: usize = 10_000;
+/// Files of one transaction at most. So few, because the next ones come in while the database takes these.
+const FILES_TOGETHER: usize = 2_000;
 /// Bytes of one transaction at most, but for a single file that is larger.
 const BYTES_TOGETHER: u64 = 256 << 20;
 /// Entries of an archive at most.
@@ -140,10 +140,7 @@ impl Filling {
         Filling { ingest: Ingest::new(domain, actor), changes: Vec::new(), bytes: 0 }
     }
 
-    async fn commit(self, domain: &Domain, actor: &Actor, received: &mut Received) -> Result<(), Error> {
-        if self.changes.is_empty() {
-            return Ok(());
-        }
+    async fn commit(self, domain: Domain, actor: Actor) -> Result<Received, Error> {
         let told: Vec<(String, Option<u64>)> = self
             .changes
             .iter()
@@ -154,7 +151,8 @@ impl Filling {
             })
             .collect();
         let batch = Batch::with(Origin::Person, self.changes, self.ingest.finish().await?);
-        for (outcome, (path, size)) in commit::apply(domain, actor, batch).await?.into_iter().zip(told) {
+        let mut received = Received::default();
+        for (outcome, (path, size)) in commit::apply(&domain, &actor, batch).await?.into_iter().zip(told) {
             match (outcome.applied(), size) {
                 (Ok(_), Some(size)) => {
                     received.files += 1;
@@ -164,7 +162,88 @@ impl Filling {
                 (Err(refusal), _) => received.refuse(path, refusal.code(), refusal.to_string()),
             }
         }
+        Ok(received)
+    }
+}
+
+/// An archive on its way into the tree: one batch is committed while the next fills up.
+struct Intake {
+    domain: Domain,
+    actor: Actor,
+    filling: Filling,
+    committing: Option<JoinHandle<Result<Received, Error>>>,
+    received: Received,
+}
+
+impl Intake {
+    fn new(domain: &Domain, actor: &Actor) -> Self {
+        let (domain, actor) = (domain.clone(), actor.clone());
+        let filling = Filling::new(&domain, &actor);
+        Intake { domain, actor, filling, committing: None, received: Received::default() }
+    }
+
+    /// Begins to commit what has come in, once what came before is committed: of two entries of one name the later wins.
+    async fn commit(&mut self) -> Result<(), Error> {
+        self.settle().await?;
+        if !self.filling.changes.is_empty() {
+            let full = std::mem::replace(&mut self.filling, Filling::new(&self.domain, &self.actor));
+            self.committing = Some(tokio::spawn(full.commit(self.domain.clone(), self.actor.clone())));
+        }
         Ok(())
+    }
+
+    /// Waits for the commit that is under way.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let Some(committing) = self.committing.take() else { return Ok(()) };
+        let part = committing.await.map_err(ingest::Error::BrokeOff)??;
+        self.received.files += part.files;
+        self.received.bytes += part.bytes;
+        self.received.refused += part.refused;
+        self.received.refusals.extend(part.refusals);
+        self.received.refusals.truncate(MAX_TOLD);
+        Ok(())
+    }
+
+    async fn take<'a>(&mut self, path: &TreePath, mut reader: Reader<'a>) -> Result<(), Error> {
+        let mut entries = 0;
+        while let Some(entry) = reader.next_entry().await? {
+            entries += 1;
+            if entries > MAX_ENTRIES {
+                return Err(Error::TooMany);
+            }
+            match target(path, &entry) {
+                Ok(Some(target)) => self.take_entry(&mut reader, entry, target).await?,
+                Ok(None) => {}
+                Err((code, detail)) => {
+                    self.received.refuse(entry.name, code, detail);
+                    reader.skip().await?;
+                }
+            }
+        }
+        self.commit().await
+    }
+
+    async fn take_entry(&mut self, reader: &mut Reader<'_>, entry: Entry, path: TreePath) -> Result<(), Error> {
+        let (files, bytes) = (self.filling.changes.len(), self.filling.bytes);
+        if files >= FILES_TOGETHER || (bytes > 0 && bytes + entry.size > BYTES_TOGETHER) {
+            self.commit().await?;
+        }
+        if entry.kind == EntryKind::Folder {
+            self.filling.changes.push(Change::Folder { path, held: None });
+            return Ok(());
+        }
+        let contents = self.filling.ingest.add(reader.contents()).await?;
+        self.filling.bytes += entry.size;
+        self.filling.changes.push(Change::Put {
+            path,
+            contents,
+            modified_at: entry.modified_at.filter(|at| tree::keeps(*at)),
+            executable: Some(entry.executable),
+            base: Base::Any,
+            on_conflict: OnConflict::Refuse,
+            held: None,
+        });
+        if entry.size > BYTES_TOGETHER { self.commit().await } else { Ok(()) }
     }
 }
 
@@ -176,51 +255,11 @@ where
 {
     let _place = domain.transfers().begin(actor)?;
     let body = contents::metered(domain, actor, Direction::Upload, body).map(|piece| piece.map_err(Into::into));
-    let mut reader = Reader::new(Box::pin(body));
-    let mut received = Received::default();
-    let mut filling = Filling::new(domain, actor);
-    let mut entries = 0;
-    while let Some(entry) = reader.next_entry().await? {
-        entries += 1;
-        if entries > MAX_ENTRIES {
-            return Err(Error::TooMany);
-        }
-        let target = match target(path, &entry) {
-            Ok(Some(target)) => target,
-            Ok(None) => continue,
-            Err((code, detail)) => {
-                received.refuse(entry.name, code, detail);
-                reader.skip().await?;
-                continue;
-            }
-        };
-        let large = entry.size > BYTES_TOGETHER;
-        if filling.changes.len() >= FILES_TOGETHER || (filling.bytes + entry.size > BYTES_TOGETHER && filling.bytes > 0)
-        {
-            std::mem::replace(&mut filling, Filling::new(domain, actor)).commit(domain, actor, &mut received).await?;
-        }
-        match entry.kind {
-            EntryKind::Folder => filling.changes.push(Change::Folder { path: target, held: None }),
-            _ => {
-                let contents = filling.ingest.add(reader.contents()).await?;
-                filling.bytes += entry.size;
-                filling.changes.push(Change::Put {
-                    path: target,
-                    contents,
-                    modified_at: entry.modified_at.filter(|at| tree::keeps(*at)),
-                    executable: Some(entry.executable),
-                    base: Base::Any,
-                    on_conflict: OnConflict::Refuse,
-                    held: None,
-                });
-            }
-        }
-        if large {
-            std::mem::replace(&mut filling, Filling::new(domain, actor)).commit(domain, actor, &mut received).await?;
-        }
-    }
-    filling.commit(domain, actor, &mut received).await?;
-    Ok(received)
+    let mut intake = Intake::new(domain, actor);
+    let taken = intake.take(path, Reader::new(Box::pin(body))).await;
+    // Also after a failure: whoever hears of it finds the tree at rest.
+    let settled = intake.settle().await;
+    taken.and(settled).map(|()| intake.received)
 }
 
 /// Where an entry goes; none for the folder itself.

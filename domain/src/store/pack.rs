@@ -4,6 +4,8 @@
 //! transaction that records its chunks must turn that row `live`, after object and folder are synced. A pack that is dropped before that
 //! is taken away again, by this process if it lives, else by cleanup.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use driftless_sync::hash::ContentHash;
 use sqlx::PgConnection;
@@ -176,9 +178,19 @@ impl Pack {
     }
 }
 
-/// Records the chunks of `pack` in the caller's transaction, which must be the user's. Answers false when all of them were
-/// stored already: the pack is then of no use and must be dropped.
-async fn record(conn: &mut PgConnection, user_id: i64, pack: &Pack) -> Result<bool, Error> {
+/// How many of a pack's chunks were recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    /// All: rows of this transaction, which nobody else sees or can remove before it ends.
+    All,
+    /// Some; the others were stored already.
+    Some,
+    /// All were stored already: the pack is of no use and must be dropped.
+    None,
+}
+
+/// Records the chunks of `pack` in the caller's transaction, which must be the user's.
+async fn record(conn: &mut PgConnection, user_id: i64, pack: &Pack) -> Result<Recorded, Error> {
     let mut chunks: Vec<&Packed> = pack.chunks.iter().collect();
     // Locks on chunks are taken in the order of their hashes everywhere.
     chunks.sort_by_key(|c| c.hash);
@@ -197,7 +209,7 @@ async fn record(conn: &mut PgConnection, user_id: i64, pack: &Pack) -> Result<bo
     .fetch_one(&mut *conn)
     .await?;
     if new == 0 {
-        return Ok(false);
+        return Ok(Recorded::None);
     }
     // chunks: a second call in one transaction (after the collector was first) adds to what the first one recorded.
     let hit = sqlx::query(
@@ -212,13 +224,16 @@ async fn record(conn: &mut PgConnection, user_id: i64, pack: &Pack) -> Result<bo
     .execute(&mut *conn)
     .await?
     .rows_affected();
-    if hit == 0 { Err(Error::PackLost) } else { Ok(true) }
+    match hit {
+        0 => Err(Error::PackLost),
+        _ if new as usize == chunks.len() => Ok(Recorded::All),
+        _ => Ok(Recorded::Some),
+    }
 }
 
 /// Takes `wanted` for the caller's transaction, so that no collector can remove them before it ends; answers those that are not
 /// stored.
-async fn claim(conn: &mut PgConnection, user_id: i64, wanted: &[ContentHash]) -> Result<Vec<ContentHash>, Error> {
-    let mut wanted = wanted.to_vec();
+async fn claim(conn: &mut PgConnection, user_id: i64, mut wanted: Vec<ContentHash>) -> Result<Vec<ContentHash>, Error> {
     wanted.sort();
     wanted.dedup();
     if wanted.is_empty() {
@@ -232,7 +247,7 @@ async fn claim(conn: &mut PgConnection, user_id: i64, wanted: &[ContentHash]) ->
     .bind(wanted.iter().map(|h| &h.0[..]).collect::<Vec<_>>())
     .fetch_all(&mut *conn)
     .await?;
-    let have: std::collections::HashSet<_> = have.iter().filter_map(|h| ContentHash::try_from(&h[..]).ok()).collect();
+    let have: HashSet<_> = have.iter().filter_map(|h| ContentHash::try_from(&h[..]).ok()).collect();
     wanted.retain(|h| !have.contains(h));
     Ok(wanted)
 }
@@ -247,13 +262,19 @@ pub async fn record_and_claim(
 ) -> Result<Vec<bool>, Error> {
     let mut used = vec![false; packs.len()];
     let mut missing = Vec::new();
+    let mut ours = HashSet::new();
     // A chunk that was stored already may go between the two steps when the collector was first; the next round then
     // records ours.
     for _ in 0..3 {
         for (pack, used) in packs.iter().zip(&mut used) {
-            *used |= record(conn, user_id, pack).await?;
+            let recorded = record(conn, user_id, pack).await?;
+            *used |= recorded != Recorded::None;
+            if recorded == Recorded::All {
+                ours.extend(pack.chunks.iter().map(|c| c.hash));
+            }
         }
-        missing = claim(conn, user_id, wanted).await?;
+        let others: Vec<ContentHash> = wanted.iter().filter(|hash| !ours.contains(*hash)).copied().collect();
+        missing = claim(conn, user_id, others).await?;
         if missing.is_empty() {
             return Ok(used);
         }
