@@ -409,7 +409,7 @@ pub async fn patch(tx: &mut Tx, actor: &Actor, device_id: &str, edit: Edit) -> R
         .execute(&mut **tx)
         .await?;
     }
-    sqlx::query("update devices set device_name = $2, ignore_rules = $3, base_path = $4 where id = $1")
+    sqlx::query("update devices set device_name = $2, ignore_rules = $3, base_path = $4, at_rest = null where id = $1")
         .bind(device.id)
         .bind(name)
         .bind(rules)

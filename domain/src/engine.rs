@@ -10,6 +10,7 @@ mod ledger;
 mod meter;
 mod preview;
 mod recover;
+mod rest;
 mod steps;
 mod upload;
 mod view;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 
 use self::{
     meter::{Flow, Meter},
+    rest::Rest,
     view::{Device, View},
 };
 use crate::{
@@ -45,7 +47,7 @@ use crate::{
         folder::{Fingerprint, Folder},
         hands::Hands,
         identity,
-        scan::{Eyes, Reason, Scan, Unknown, scan},
+        scan::{Eyes, Reading, Reason, Scan, Unknown, scan},
     },
     runs::{self, Counts, Execution, HeldDeletion, LeftOut, Signal, Started},
     schedules::Direction,
@@ -233,6 +235,8 @@ struct Round {
     device: Arc<Device>,
     view: View,
     hands: Arc<Hands>,
+    /// The mark of this round's looking, should there be nothing to do.
+    rest: Option<Rest>,
 }
 
 impl<'a> Run<'a> {
@@ -321,10 +325,16 @@ impl<'a> Run<'a> {
                 Err(Error::Lost(lost)) if !self.execution.is_dry_run() => return Ok(self.hold_whole(&device, lost)),
                 other => other?,
             };
+            if round == 1 && self.is_at_rest(&device, &folder).await? {
+                return Ok(End::Done);
+            }
             let mut r = self.look(&device, folder, &mut recovered).await?;
             let mut plan = self.plan(&mut r).await?;
             let held = self.safety(&r, &mut plan).await?;
             self.record_plan(&r, &plan, &held).await?;
+            if let Some(rest) = r.rest.filter(|_| plan == Plan::default() && held.is_empty() && !self.undone) {
+                self.execution.rests(rest.to_bytes());
+            }
             if self.execution.is_dry_run() {
                 return Ok(End::Done);
             }
@@ -356,6 +366,39 @@ impl<'a> Run<'a> {
         Ok(tokio::task::spawn_blocking(move || identity::open(&settings, &device.place)).await??)
     }
 
+    /// Whether all is as it was when a run found nothing to do. Then this one has found the same.
+    async fn is_at_rest(&mut self, device: &Arc<Device>, folder: &Folder) -> Result<bool, Error> {
+        let Some(rest) = self.execution.rested().and_then(Rest::from_bytes) else { return Ok(false) };
+        let mut tx = self.execution.read().await?;
+        let head = tree::head(&mut tx, self.execution.actor()).await?.cursor();
+        drop(tx);
+        if !rest.is_of(device.settings, self.execution.options(), head) {
+            return Ok(false);
+        }
+        let folder = folder.again().map_err(|_| Error::Unreadable)?;
+        let mut scan = self.scan(device, folder, None).await?.0;
+        self.meter.scan.names.store(0, Relaxed);
+        if !rest.has(&scan) {
+            return Ok(false);
+        }
+        self.head = Some(head);
+        view::in_tree(device, &mut scan.unknown);
+        self.note_left_out(&scan.unknown);
+        self.execution.planned_nothing(preview::preview(&Plan::default(), &[], device));
+        self.execution.rests(rest.to_bytes());
+        Ok(true)
+    }
+
+    fn note_left_out(&mut self, unknown: &[Unknown]) {
+        let left_out = unknown.iter();
+        self.left_out = left_out
+            .map(|u| LeftOut { path: u.shown.clone(), reason: u.reason.code().to_owned(), planned: false })
+            .collect();
+        // What was ignored on purpose does not crowd out what a person should see.
+        self.left_out.sort_by_key(|l| l.reason == Reason::Ignored.code());
+        self.tally.counts.skipped = self.left_out.len() as i64;
+    }
+
     /// Scans the device and reads what tree and baseline say.
     async fn look(&mut self, device: &Arc<Device>, folder: Folder, recovered: &mut bool) -> Result<Round, Error> {
         // What changes in the tree from here on is refused at the commit, by its version.
@@ -366,51 +409,50 @@ impl<'a> Run<'a> {
             tokio::join!(baselines::of_device(&mut a, actor, device.id), view::entries(&mut b, actor, device));
         let (agreed, nodes, _) = (agreed?, nodes?, drop((a, b)));
         let top = folder.again().map_err(|_| Error::Unreadable)?;
-        let (mut scan, agreed) = self.scan(device, folder, agreed).await?;
+        let (mut scan, agreed) = self.scan(device, folder, Some(agreed)).await?;
         if scan.unknown.iter().any(|u| u.path.as_ref().is_some_and(|p| p.is_root())) {
             return Err(Error::Unreadable);
         }
-        let leftovers = std::mem::take(&mut scan.leftovers);
-        let (d, run) = (device.clone(), self.execution.id());
-        let mut r = tokio::task::spawn_blocking(move || {
-            let clashes = clashes(&d, &top, &scan, &nodes);
+        let (d, run, options, head) = (device.clone(), self.execution.id(), self.execution.options(), self.head);
+        let (mut r, leftovers) = tokio::task::spawn_blocking(move || {
+            let rest = head.and_then(|head| Rest::new(d.settings, options, head, &scan));
+            let leftovers = std::mem::take(&mut scan.leftovers);
+            let (clashes, unknown) = (clashes(&d, &top, &scan, &nodes), scan.unknown.len());
             let spellings = spellings(&d, &agreed, &scan);
             let view = View::new(&d, scan, clashes, &agreed, nodes);
-            let hands = Hands::new(top, d.base.clone(), spellings, run);
-            Round { device: d, view, hands: Arc::new(hands) }
+            let hands = Arc::new(Hands::new(top, d.base.clone(), spellings, run));
+            // What only tree and baseline make unknown is not in the mark.
+            let rest = rest.filter(|_| view.unknown.len() == unknown && view.stale.is_empty());
+            (Round { device: d, view, hands, rest }, leftovers)
         })
         .await?;
-        self.left_out = r
-            .view
-            .unknown
-            .iter()
-            .map(|u| LeftOut { path: u.shown.clone(), reason: u.reason.code().to_owned(), planned: false })
-            .collect();
-        // What was ignored on purpose does not crowd out what a person should see.
-        self.left_out.sort_by_key(|l| l.reason == Reason::Ignored.code());
-        self.tally.counts.skipped = self.left_out.len() as i64;
+        let unknown = std::mem::take(&mut r.view.unknown);
+        self.note_left_out(&unknown);
+        r.view.unknown = unknown;
         if !std::mem::replace(recovered, true) {
             recover::leftovers(self, &mut r, leftovers).await?;
         }
         Ok(r)
     }
 
+    /// Looks at the device; without what was agreed on, at the outside of its files only.
     async fn scan(
         &self,
         device: &Arc<Device>,
         folder: Folder,
-        agreed: Vec<Baseline>,
+        agreed: Option<Vec<Baseline>>,
     ) -> Result<(Scan, Vec<Baseline>), Error> {
         let (device, meter) = (device.clone(), self.meter.clone());
         let scanned = tokio::task::spawn_blocking(move || {
-            let known = known_files(&device, &agreed);
+            let known = agreed.as_ref().map(|agreed| known_files(&device, agreed));
+            let look_up = known.as_ref().map(|known| |path: &TreePath| known.get(path).copied());
             let eyes = Eyes {
                 ignored: &|path, folder| device.leaves_out(path, folder),
-                known: &|path| known.get(path).copied(),
+                reading: look_up.as_ref().map_or(Reading::None, |look_up| Reading::Unless(look_up)),
                 gauge: &meter.scan,
                 threads: SCANNERS,
             };
-            scan(folder, &eyes).map(|scan| (scan, agreed))
+            scan(folder, &eyes).map(|scan| (scan, agreed.unwrap_or_default()))
         });
         scanned.await?.map_err(|_| Error::Stopped(self.meter.stopped().unwrap_or(Stop::Draining)))
     }

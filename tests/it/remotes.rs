@@ -4,6 +4,7 @@ mod kills;
 mod limits;
 mod mounts;
 mod place;
+mod rest;
 mod swaps;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};

@@ -1,8 +1,9 @@
-//! From the tree onto the device: contents are read out of the store while the batch before is written.
+//! From the tree onto the device: contents are read out of the store while the batch before is written and the one before that
+//! is brought to the disk and recorded.
 //!
 //! Invariant: what a replaced file held is in history before it is replaced; the baseline follows only what is on the disk.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, pin::pin};
 
 use bytes::{Bytes, BytesMut};
 use driftless_sync::{
@@ -10,8 +11,8 @@ use driftless_sync::{
     manifest::File,
     plan::{Action, Record, Side, Step},
 };
-use futures::{StreamExt, TryStreamExt};
-use tokio::sync::mpsc;
+use futures::{Stream, StreamExt, TryStreamExt};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     Error, Round, Run,
@@ -22,15 +23,16 @@ use super::{
 use crate::{
     Actor,
     bandwidth::Direction,
-    remotes::hands::{SMALL, Source, ToWrite},
+    remotes::{
+        hands::{Made, SMALL, Source, ToWrite},
+        replace,
+    },
     store::{self, Place},
 };
 
 /// Files of a batch, and about how many bytes; a large file ends its batch.
 const BATCH_FILES: usize = 500;
-const BATCH_BYTES: u64 = 24 << 20;
-/// Small files read from the store at once.
-const READS: usize = 8;
+const BATCH_BYTES: u64 = 16 << 20;
 
 /// A file to be written.
 #[derive(Clone)]
@@ -51,7 +53,22 @@ impl Run<'_> {
                 None => self.tally.later(&action, "file.changed"),
             }
         }
-        let mut batches = batches(items).into_iter();
+        let mut writing = None;
+        let done = self.download_batches(r, batches(items), &mut writing).await;
+        if let Some(Writing { written, .. }) = writing {
+            // Nobody goes on before the hands rest. What they have written, the next plan finds.
+            let _ = written.await;
+        }
+        done
+    }
+
+    async fn download_batches(
+        &mut self,
+        r: &mut Round,
+        batches: Vec<Vec<Item>>,
+        writing: &mut Option<Writing>,
+    ) -> Result<(), Error> {
+        let mut batches = batches.into_iter();
         let (flow, actor) = (self.flow(), self.execution.actor().clone());
         let fetch = |batch| tokio::spawn(fetch(flow.clone(), actor.clone(), batch));
         let mut next = batches.next().map(fetch);
@@ -59,9 +76,14 @@ impl Run<'_> {
             let batch = current.await?.map_err(|e| self.unless_stopped(e))?;
             next = batches.next().map(fetch);
             self.go_on().await?;
-            self.download_batch(r, batch).await?;
+            if let Some(before) = writing.replace(begin(r, batch)) {
+                self.finish(r, before).await?;
+            }
         }
-        Ok(())
+        match writing.take() {
+            Some(last) => self.finish(r, last).await,
+            None => Ok(()),
+        }
     }
 
     /// What only the device has, and a policy decided against, goes into history first. Answers the actions that may go on.
@@ -91,24 +113,11 @@ impl Run<'_> {
         Ok(ready)
     }
 
-    async fn download_batch(&mut self, r: &mut Round, batch: Vec<(Item, Source)>) -> Result<(), Error> {
-        let (mut items, mut files) = (Vec::new(), Vec::new());
-        for (item, source) in batch {
-            let there = r.view.ledger.device(&item.action.path).map(|on| on.stat);
-            files.push(ToWrite {
-                path: item.action.path.clone(),
-                entry: item.source.entry,
-                look: dress(&item.file),
-                replaces: item.action.expects.as_ref().and(there),
-                hash: item.file.hash,
-                source,
-            });
-            items.push(item);
-        }
+    /// Waits until a batch is on the disk, then records it.
+    async fn finish(&mut self, r: &mut Round, batch: Writing) -> Result<(), Error> {
+        let Writing { items, written } = batch;
         let Some(first) = items.first().map(|item| item.action.path.clone()) else { return Ok(()) };
-        let hands = r.hands.clone();
-        let written = tokio::task::spawn_blocking(move || hands.write(files)).await?;
-        let written = written.map_err(|e| self.unless_stopped(disk(&first, &e)))?;
+        let written = written.await?.map_err(|e| self.unless_stopped(disk(&first, &e)))?;
         let mut records: Vec<Record> = Vec::with_capacity(items.len());
         for (item, written) in items.into_iter().zip(written) {
             let path = &item.action.path;
@@ -132,6 +141,31 @@ impl Run<'_> {
         self.record(r, records.iter()).await?;
         self.meter.stopped().map_or(Ok(()), |why| Err(Error::Stopped(why)))
     }
+}
+
+/// A batch in the hands that write it.
+struct Writing {
+    items: Vec<Item>,
+    written: JoinHandle<io::Result<Vec<Result<Made, replace::Error>>>>,
+}
+
+/// Begins to write a batch.
+fn begin(r: &Round, batch: Vec<(Item, Source)>) -> Writing {
+    let (mut items, mut files) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for (item, source) in batch {
+        let there = r.view.ledger.device(&item.action.path).map(|on| on.stat);
+        files.push(ToWrite {
+            path: item.action.path.clone(),
+            entry: item.source.entry,
+            look: dress(&item.file),
+            replaces: item.action.expects.as_ref().and(there),
+            hash: item.file.hash,
+            source,
+        });
+        items.push(item);
+    }
+    let hands = r.hands.clone();
+    Writing { items, written: tokio::task::spawn_blocking(move || hands.write(files)) }
 }
 
 fn batches(items: Vec<Item>) -> Vec<Vec<Item>> {
@@ -174,41 +208,72 @@ async fn fetch(flow: Flow, actor: Actor, batch: Vec<Item>) -> Result<Vec<(Item, 
     let store = domain.store().reading();
     let mut places = store::places(&mut tx, actor.user_id, &chunks.concat()).await?.into_iter();
     drop(tx);
-    let items = batch.into_iter().zip(chunks).map(|(item, chunks)| {
+    // The small files follow each other as if they were one: those that came in together lie together.
+    let (mut small, mut found, mut each) =
+        (Vec::new(), Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for (item, chunks) in batch.iter().zip(chunks) {
         let places: Vec<Place> = places.by_ref().take(chunks.len()).collect();
-        (item, places)
-    });
-    let items: Vec<_> = items.collect();
-    futures::stream::iter(items)
-        .map(|(item, places)| {
-            let pieces = flow.limit(Direction::Download, store::stream(store.clone(), places, 0..item.file.size));
-            async move {
-                let source = if item.file.size > SMALL { feed(pieces) } else { whole(pieces, item.file.size).await? };
-                Ok::<_, Error>((item, source))
+        match item.file.size > SMALL {
+            true => each.push(Lying::Alone(places)),
+            false => {
+                each.push(Lying::Among(places.iter().map(|place| place.length).sum()));
+                small.extend(places);
             }
-        })
-        .buffered(READS)
-        .try_collect()
-        .await
-}
-
-async fn whole(
-    pieces: impl futures::Stream<Item = io::Result<Bytes>> + Send,
-    size: u64,
-) -> Result<Source, store::Error> {
-    let mut pieces = std::pin::pin!(pieces);
-    let mut all = BytesMut::new();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(store::Error::Read)?;
-        if piece.len() as u64 == size {
-            return Ok(Source::Whole(piece));
         }
-        all.extend_from_slice(&piece);
     }
-    Ok(Source::Whole(all.freeze()))
+    let all = small.iter().map(|place| place.length).sum();
+    let mut small = pin!(flow.limit(Direction::Download, store::stream(store.clone(), small, 0..all)));
+    let mut at_hand = Bytes::new();
+    for (item, lying) in batch.into_iter().zip(each) {
+        let source = match lying {
+            Lying::Among(length) => {
+                let bytes = take(&mut small, &mut at_hand, length as usize).await;
+                Source::Whole(bytes.map_err(store::Error::Read)?)
+            }
+            Lying::Alone(places) => {
+                let pieces = store::stream(store.clone(), places, 0..item.file.size);
+                feed(flow.limit(Direction::Download, pieces))
+            }
+        };
+        found.push((item, source));
+    }
+    Ok(found)
 }
 
-fn feed(pieces: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static) -> Source {
+/// Where the bytes of a file of a batch lie.
+enum Lying {
+    /// So many of the stream of all small ones.
+    Among(u64),
+    /// Here.
+    Alone(Vec<Place>),
+}
+
+/// The next `size` bytes; fewer when there are no more. Copied only where they come in several pieces.
+async fn take(
+    pieces: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
+    at_hand: &mut Bytes,
+    size: usize,
+) -> io::Result<Bytes> {
+    let mut taken = BytesMut::new();
+    loop {
+        let wanted = size - taken.len();
+        if at_hand.len() >= wanted {
+            let rest = at_hand.split_to(wanted);
+            if taken.is_empty() {
+                return Ok(rest);
+            }
+            taken.extend_from_slice(&rest);
+            return Ok(taken.freeze());
+        }
+        taken.extend_from_slice(&std::mem::take(at_hand));
+        match pieces.try_next().await? {
+            Some(piece) => *at_hand = piece,
+            None => return Ok(taken.freeze()),
+        }
+    }
+}
+
+fn feed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Source {
     let (to, from) = mpsc::channel(2);
     tokio::spawn(async move {
         let mut pieces = std::pin::pin!(pieces);
@@ -220,4 +285,39 @@ fn feed(pieces: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static)
         }
     });
     Source::Pieces(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn files_are_cut_out_of_the_stream_wherever_its_pieces_end(
+            sizes in prop::collection::vec(0usize..40, 0..20),
+            pieces in prop::collection::vec(1usize..50, 1..8),
+        ) {
+            let total = sizes.iter().sum::<usize>();
+            let all = Bytes::from((0..total).map(|n| n as u8).collect::<Vec<_>>());
+            let (mut stream, mut at) = (Vec::new(), 0);
+            for piece in pieces.iter().cycle().take_while(|_| total > 0) {
+                let end = total.min(at + piece);
+                stream.push(Ok(all.slice(at..end)));
+                at = end;
+                if at == total {
+                    break;
+                }
+            }
+            let mut stream = futures::stream::iter(stream);
+            let (mut at_hand, mut at) = (Bytes::new(), 0);
+            for size in sizes {
+                let file = futures::executor::block_on(take(&mut stream, &mut at_hand, size)).expect("no error");
+                prop_assert_eq!(file, all.slice(at..at + size));
+                at += size;
+            }
+            let end = futures::executor::block_on(take(&mut stream, &mut at_hand, 1)).expect("no error");
+            prop_assert!(end.is_empty(), "a file that is cut short is short");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use driftless_sync::{
+    hash::ContentHash,
     ignore::{IgnoreList, SelectedFolder, is_selected},
     manifest::{Content, File, Manifest, Node},
     path::TreePath,
@@ -40,6 +41,8 @@ pub struct Device {
     pub base: TreePath,
     /// Where it lies.
     pub place: Placement,
+    /// Of all settings that decide what is to be done.
+    pub settings: ContentHash,
     ignore: IgnoreList,
     selection: Vec<SelectedFolder>,
 }
@@ -83,8 +86,10 @@ impl Device {
         let row = row.ok_or(Error::NoDevice)?;
         let place = row.remote_path.zip(row.remote_root).zip(row.remote_inode).ok_or(Error::NoDevice)?;
         let ((path, root), inode) = place;
+        let settings = format!("{:?}", (&path, root, inode, &row.base_path, &row.ignore_rules, &row.selection.0));
         Ok(Device {
             id,
+            settings: ContentHash::of(settings.as_bytes()),
             name: row.device_name,
             base: TreePath::parse(&row.base_path)?,
             place: Placement { root, path, inode: inode as u64 },
@@ -105,6 +110,16 @@ pub async fn entries(tx: &mut Tx, actor: &Actor, device: &Device) -> Result<Vec<
         // Nobody has put anything there yet; what the device has makes the folder.
         Err(tree::Error::NotFound(_)) => Ok(Vec::new()),
         other => Ok(other?),
+    }
+}
+
+/// Turns the paths of what a scan left out into those of the tree, as far as they can be such.
+pub fn in_tree(device: &Device, unknown: &mut [Unknown]) {
+    for unknown in unknown {
+        unknown.path = unknown.path.take().and_then(|path| path.below(&device.base).ok());
+        if let Some(path) = &unknown.path {
+            unknown.shown = path.to_string();
+        }
     }
 }
 
@@ -134,14 +149,8 @@ impl View {
         for found in scan.found {
             view.take_found(device, found);
         }
-        for unknown in &mut view.unknown {
-            let Some(path) = unknown.path.take() else { continue };
-            if let Ok(path) = path.below(&device.base) {
-                unknown.shown = path.to_string();
-                view.device.unknown.push(path.clone());
-                unknown.path = Some(path);
-            }
-        }
+        in_tree(device, &mut view.unknown);
+        view.device.unknown.extend(view.unknown.iter().filter_map(|unknown| unknown.path.clone()));
         view.take_agreed(device, agreed);
         view.take_tree(device, nodes);
         view

@@ -52,7 +52,7 @@ pub fn folds(folder: &Folder) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::remotes::scan::{Eyes, Gauge, scan};
+    use crate::remotes::scan::{Eyes, Gauge, Reading, scan};
 
     fn paths(texts: &[&str]) -> Vec<TreePath> {
         texts.iter().map(|t| TreePath::parse(t).unwrap()).collect()
@@ -75,7 +75,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         std::fs::write(tmp.path().join("readme"), "").unwrap();
         let gauge = Gauge::default();
-        let eyes = Eyes { ignored: &|_, _| false, known: &|_| None, gauge: &gauge, threads: 1 };
+        let eyes = Eyes { ignored: &|_, _| false, reading: Reading::Unless(&|_| None), gauge: &gauge, threads: 1 };
         let scan = scan(Folder::open(tmp.path()).unwrap(), &eyes).unwrap();
         assert_eq!(shown(&scan, &["/README", "/readme"], true), ["/README"]);
     }

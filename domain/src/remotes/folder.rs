@@ -283,11 +283,16 @@ impl Folder {
 
 /// Sets mode, owner (as far as this process may) and modification time of an open file.
 pub fn dress(file: &File, mode: u32, owner: Option<(u32, u32)>, mtime_ns: i64) -> io::Result<()> {
-    if let Some((uid, gid)) = owner {
+    // Looking costs less than a change that changes nothing.
+    let now = stat_open(file)?;
+    let chown = owner.filter(|owner| *owner != (now.uid, now.gid));
+    if let Some((uid, gid)) = chown {
         // Before the mode, because a change of owner can take bits away. A process without the right keeps its own.
         let _ = std::os::unix::fs::fchown(file, Some(uid), Some(gid));
     }
-    rustix::fs::fchmod(file, Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
+    if chown.is_some() || now.mode != mode {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
+    }
     set_mtime(file, mtime_ns)
 }
 

@@ -137,12 +137,23 @@ pub struct Gauge {
     pub cancel: AtomicBool,
 }
 
+/// Which files a scan reads, to tell their contents.
+pub enum Reading<'a> {
+    /// Those that differ from the trusted fingerprint that the baseline has of them, with their contents.
+    Unless(&'a (dyn Fn(&TreePath) -> Option<(Fingerprint, ContentHash)> + Sync)),
+    /// None: their contents are told as [`UNREAD`].
+    None,
+}
+
+/// Stands for the contents of a file that was not read.
+pub const UNREAD: ContentHash = ContentHash([0; 32]);
+
 /// What a scan asks of its caller.
 pub struct Eyes<'a> {
     /// Whether the path (a folder or not) is to be left alone.
     pub ignored: &'a (dyn Fn(&TreePath, bool) -> bool + Sync),
-    /// The trusted fingerprint and contents that the baseline has of a file.
-    pub known: &'a (dyn Fn(&TreePath) -> Option<(Fingerprint, ContentHash)> + Sync),
+    /// Which files are read.
+    pub reading: Reading<'a>,
     /// How far it is.
     pub gauge: &'a Gauge,
     /// How many threads look and hash.
@@ -318,6 +329,8 @@ impl Walk<'_> {
         };
         names.sort_unstable();
         seen.found.extend(own);
+        // Only names that are normalised can become alike.
+        let alike = !names.iter().all(|name| name.is_ascii());
         let mut taken = HashSet::new();
         let mut files = Vec::new();
         for bytes in names {
@@ -337,7 +350,7 @@ impl Walk<'_> {
                 continue;
             }
             let child = match path.join(&name) {
-                Ok(child) if taken.insert(child.clone()) => child,
+                Ok(child) if !alike || taken.insert(child.clone()) => child,
                 other => {
                     let reason = other.map_or_else(Reason::Name, |_| Reason::Clash);
                     seen.unknown.push(Unknown { path: None, shown: show(&path, &name), reason });
@@ -368,14 +381,22 @@ impl Walk<'_> {
         if (self.eyes.ignored)(path, stat.kind == Kind::Folder) {
             return Err(Reason::Ignored);
         }
-        if stat.kind == Kind::File
-            && let Some((print, content)) = (self.eyes.known)(path)
-            && print == stat.print
-            && settled(&print, self.started_ns)
-        {
-            return Ok(Look::Unchanged(self.found(path, name, stat, Some(content))));
+        match self.known(path, &stat) {
+            Some(content) if stat.kind == Kind::File => {
+                Ok(Look::Unchanged(self.found(path, name, stat, Some(content))))
+            }
+            _ => Ok(look),
         }
-        Ok(look)
+    }
+
+    /// The contents of a file as far as they can be told without reading it.
+    fn known(&self, path: &TreePath, stat: &Stat) -> Option<ContentHash> {
+        let known = match self.eyes.reading {
+            Reading::None => return Some(UNREAD),
+            Reading::Unless(known) => known(path),
+        };
+        let (print, content) = known?;
+        (print == stat.print && settled(&print, self.started_ns)).then_some(content)
     }
 
     fn hash(&self, folder: &Folder, name: &str, path: &TreePath, buffer: &mut [u8]) -> Result<Found, Reason> {

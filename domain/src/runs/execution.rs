@@ -4,7 +4,7 @@
 //! for a run whose claim still holds steps back. Whatever an execution writes checks its fence in the same transaction.
 
 use std::{
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -76,6 +76,11 @@ pub struct Execution {
     options: Options,
     /// How far it was said to be, and when that was last written.
     reached: Mutex<(Option<Progress>, Option<Instant>)>,
+    /// The mark of a run before that found nothing to do, and that of this one.
+    rested: Option<Vec<u8>>,
+    rests: OnceLock<Vec<u8>>,
+    /// The plan that held nothing.
+    nothing: OnceLock<Value>,
 }
 
 /// A run as taking it needs it.
@@ -100,6 +105,7 @@ pub(super) struct Taken {
     claim_job: Option<i64>,
     claim_attempt: Option<i16>,
     claim_token: Option<Uuid>,
+    at_rest: Option<Vec<u8>>,
 }
 
 impl Taken {
@@ -129,7 +135,7 @@ async fn take(tx: &mut Tx, run: Uuid) -> Result<Option<Taken>, Error> {
     Ok(sqlx::query_as(
         "select r.id, r.user_id, u.name as user_name, u.is_admin, r.device_id as device, d.device_id, d.kind, r.schedule_id,
                 r.trigger, r.state, r.dry_run, r.sync_deletions, r.resolve_conflicts, r.direction, r.fence,
-                r.cancel_requested, r.claim_job, r.claim_attempt, r.claim_token
+                r.cancel_requested, r.claim_job, r.claim_attempt, r.claim_token, d.at_rest
          from runs r join devices d on d.id = r.device_id join users u on u.id = r.user_id
          where r.id = $1 for no key update of r",
     )
@@ -178,6 +184,10 @@ pub async fn start(domain: &Domain, run: Uuid, job: Job) -> Result<Started, Erro
     .bind(job.claim.lease_token)
     .fetch_one(&mut *tx)
     .await?;
+    if !taken.dry_run && taken.at_rest.is_some() {
+        // It says nothing of what this run does, should nobody see its end.
+        sqlx::query("update devices set at_rest = null where id = $1").bind(taken.device).execute(&mut *tx).await?;
+    }
     tx.commit().await?;
     Ok(Started::Remote(Box::new(Execution {
         domain: domain.clone(),
@@ -197,6 +207,9 @@ pub async fn start(domain: &Domain, run: Uuid, job: Job) -> Result<Started, Erro
             direction: taken.direction,
         },
         reached: Mutex::default(),
+        rested: taken.at_rest.filter(|_| !taken.dry_run),
+        rests: OnceLock::new(),
+        nothing: OnceLock::new(),
     })))
 }
 
@@ -309,6 +322,16 @@ impl Execution {
         Ok(tx)
     }
 
+    /// What a run before this one noted with [`rests`](Self::rests), if it was the last that began.
+    pub fn rested(&self) -> Option<&[u8]> {
+        self.rested.as_deref()
+    }
+
+    /// Notes for the next run that this one found nothing to do, where; kept only if it succeeds.
+    pub fn rests(&self, mark: Vec<u8>) {
+        self.rests.get_or_init(|| mark);
+    }
+
     /// A transaction of the user that only reads, whoever holds the run.
     pub async fn read(&self) -> Result<Tx, Error> {
         Ok(self.domain.begin(&self.actor).await?)
@@ -329,14 +352,24 @@ impl Execution {
     /// Records the plan before its first action: how many actions it holds, what the server has for the device, and a preview.
     pub async fn planned(&self, actions: i64, changes_detected: i64, preview: Value) -> Result<(), Error> {
         let mut tx = self.begin().await?;
+        self.store_plan(&mut tx, actions, changes_detected, &preview).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// There is nothing to do, which the end of the run will record.
+    pub fn planned_nothing(&self, preview: Value) {
+        self.nothing.get_or_init(|| preview);
+    }
+
+    async fn store_plan(&self, tx: &mut Tx, actions: i64, changes_detected: i64, preview: &Value) -> Result<(), Error> {
         sqlx::query("update runs set planned = $2, changes_detected = $3, plan = $4 where id = $1")
             .bind(self.run)
             .bind(actions)
             .bind(changes_detected)
             .bind(preview)
-            .execute(&mut *tx)
+            .execute(&mut **tx)
             .await?;
-        Ok(tx.commit().await?)
+        Ok(())
     }
 
     /// Shows how far it is, at most once a second and at the end, and hears whether to go on. Call it as often as you like.
@@ -376,6 +409,9 @@ impl Execution {
         taken_in: Option<Cursor>,
     ) -> Result<State, Error> {
         let mut tx = self.end().await?;
+        if let Some(preview) = self.nothing.get() {
+            self.store_plan(&mut tx, 0, 0, preview).await?;
+        }
         let (planned, changes): (Option<i64>, Option<i64>) =
             sqlx::query_as("select planned, changes_detected from runs where id = $1")
                 .bind(self.run)
@@ -405,10 +441,12 @@ impl Execution {
             .execute(&mut *tx)
             .await?;
             sqlx::query(
-                "update devices set last_sync_at = queue.now(), last_seen_at = queue.now() where id = $1 and not $2",
+                "update devices set last_sync_at = queue.now(), last_seen_at = queue.now(), at_rest = $3
+                 where id = $1 and not $2",
             )
             .bind(self.device)
             .bind(self.dry_run)
+            .bind(self.rests.get())
             .execute(&mut *tx)
             .await?;
             if let Some(taken_in) = taken_in.filter(|_| !self.dry_run) {

@@ -323,6 +323,21 @@ impl Place {
 
     // Runs.
 
+    /// What the last run noted, should it have found nothing to do.
+    pub async fn mark(&self) -> Option<Vec<u8>> {
+        let mark = sqlx::query_scalar("select at_rest from devices where device_id = $1").bind(&self.name);
+        mark.fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// Gives the device these ignore rules.
+    pub async fn ignore(&self, rules: &[&str]) {
+        let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let edit = devices::Edit { ignore_rules: Some(rules), ..Default::default() };
+        let mut tx = self.domain().begin(&self.actor).await.unwrap();
+        devices::patch(&mut tx, &self.actor, &self.name, edit).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// One whole run.
     pub async fn sync(&self) -> Run {
         self.run(false).await

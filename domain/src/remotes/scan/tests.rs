@@ -12,7 +12,8 @@ type Baseline<'a> = &'a (dyn Fn(&TreePath) -> Option<(Fingerprint, ContentHash)>
 
 fn look_with(at: &Path, ignored: Ignored<'_>, known: Baseline<'_>) -> Scan {
     let gauge = Gauge::default();
-    scan(Folder::open(at).unwrap(), &Eyes { ignored, known, gauge: &gauge, threads: 4 }).unwrap()
+    scan(Folder::open(at).unwrap(), &Eyes { ignored, reading: Reading::Unless(known), gauge: &gauge, threads: 4 })
+        .unwrap()
 }
 
 fn paths(scan: &Scan) -> Vec<&str> {
@@ -201,7 +202,7 @@ fn what_cannot_be_read_is_unknown_and_the_rest_is_found() {
 fn a_cancelled_scan_answers_nothing() {
     let tmp = tempfile::tempdir().unwrap();
     let gauge = Gauge { cancel: AtomicBool::new(true), ..Gauge::default() };
-    let eyes = Eyes { ignored: &|_, _| false, known: &|_| None, gauge: &gauge, threads: 2 };
+    let eyes = Eyes { ignored: &|_, _| false, reading: Reading::Unless(&|_| None), gauge: &gauge, threads: 2 };
     assert!(scan(Folder::open(tmp.path()).unwrap(), &eyes).is_err());
 }
 
