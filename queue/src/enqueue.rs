@@ -133,13 +133,23 @@ pub async fn enqueue(conn: &mut PgConnection, job: &NewJob) -> Result<Option<Job
 }
 
 /// `(select queue.now())` is computed once, not for each row and column.
-const INSERT_BATCH: &str = "
-    insert into queue.jobs (queue, kind, payload, priority, ready, run_at, max_attempts, unique_key, keep, trace, created_at)
-    select queue, kind, payload, priority, coalesce(run_at <= (select queue.now()) + interval '60 s', true),
-           coalesce(run_at, (select queue.now())), max_attempts, unique_key, keep, trace, (select queue.now())
-    from unnest($1::text[], $2::text[], $3::jsonb[], $4::int2[], $5::timestamptz[], $6::int2[], $7::text[], $8::bool[], $9::text[])
-         as job(queue, kind, payload, priority, run_at, max_attempts, unique_key, keep, trace)
-    on conflict (unique_key) where unique_key is not null do nothing";
+macro_rules! insert_batch {
+    ($conflict:literal) => {
+        concat!(
+            "insert into queue.jobs (queue, kind, payload, priority, ready, run_at, max_attempts, unique_key, keep, trace, created_at)
+             select queue, kind, payload, priority, coalesce(run_at <= (select queue.now()) + interval '60 s', true),
+                    coalesce(run_at, (select queue.now())), max_attempts, unique_key, keep, trace, (select queue.now())
+             from unnest($1::text[], $2::text[], $3::jsonb[], $4::int2[], $5::timestamptz[], $6::int2[], $7::text[], $8::bool[], $9::text[])
+                  as job(queue, kind, payload, priority, run_at, max_attempts, unique_key, keep, trace) ",
+            $conflict
+        )
+    };
+}
+
+/// Rows that may be refused are written in two steps.
+const INSERT_BATCH: &str = insert_batch!("");
+const INSERT_BATCH_UNLESS_WAITING: &str =
+    insert_batch!("on conflict (unique_key) where unique_key is not null do nothing");
 
 /// Inserts all jobs with one statement in the caller's transaction and says how many were new.
 ///
@@ -151,7 +161,8 @@ pub async fn enqueue_batch(conn: &mut PgConnection, jobs: &[NewJob]) -> Result<u
     fn column<'a, T>(jobs: &'a [NewJob], field: impl Fn(&'a NewJob) -> T) -> Vec<T> {
         jobs.iter().map(field).collect()
     }
-    let done = sqlx::query(INSERT_BATCH)
+    let unique = jobs.iter().any(|job| job.unique_key.is_some());
+    let done = sqlx::query(if unique { INSERT_BATCH_UNLESS_WAITING } else { INSERT_BATCH })
         .bind(column(jobs, |j| j.queue.as_str()))
         .bind(column(jobs, |j| j.kind.as_str()))
         .bind(column(jobs, |j| &j.payload))
