@@ -252,18 +252,15 @@ async fn so_many_uploads_may_be_open_and_so_many_bodies_come_at_once() {
     app.sql("update uploads set last_activity_at = queue.now() - interval '8 days'").await;
     app.call(&token, Method::POST, "/api/sync/upload/start", open).await.expect(200);
 
+    // More bodies than have a place: the last ones wait for theirs, nobody else does, and who goes away takes none with him.
     let silent = || reqwest::Body::wrap_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
-    let request = |token: &str, path: &str| app.request(Method::PUT, path).bearer_auth(token);
-    let under_way: Vec<_> = (0..65)
-        .map(|n| tokio::spawn(request(&token, &format!("/api/files/content?path=/{n}")).body(silent()).send()))
+    let request = |path: &str| app.request(Method::PUT, path).bearer_auth(&token);
+    let under_way: Vec<_> = (0..80)
+        .map(|n| tokio::spawn(request(&format!("/api/files/content?path=/{n}")).body(silent()).send()))
         .collect();
-    until("all but one have a place", async || under_way.iter().any(|upload| upload.is_finished()).then_some(())).await;
-    assert_eq!(put(&app, &token, "/more", "x").await.expect(429).code(), "upload.too_many_at_once");
-    let archive = send(request(&token, "/api/files/archive").body(silent())).await.expect(429);
-    assert_eq!((archive.code(), archive.header("retry-after")), ("upload.too_many_at_once", "1"));
     put(&app, &other, "/f", "x").await.expect(201);
     under_way.iter().for_each(|upload| upload.abort());
-    until("there is room again", async || (put(&app, &token, "/more", "y").await.status < 300).then_some(())).await;
+    put(&app, &token, "/more", "y").await.expect(201);
 }
 
 #[tokio::test]

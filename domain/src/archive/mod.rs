@@ -253,7 +253,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    let _place = domain.transfers().begin(actor)?;
+    let _place = domain.transfers().begin(actor).await?;
     let body = contents::metered(domain, actor, Direction::Upload, body).map(|piece| piece.map_err(Into::into));
     let mut intake = Intake::new(domain, actor);
     let taken = intake.take(path, Reader::new(Box::pin(body))).await;

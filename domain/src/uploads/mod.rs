@@ -186,7 +186,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     check_time(put.modified_at)?;
-    let _place = domain.transfers().begin(actor)?;
+    let _place = domain.transfers().begin(actor).await?;
     let mut ingest = Ingest::new(domain, actor);
     let contents = ingest.add(contents::metered(domain, actor, Direction::Upload, body)).await?;
     if put.hash.is_some_and(|h| h != contents.hash()) {
@@ -381,7 +381,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    let _place = domain.transfers().begin(actor)?;
+    let _place = domain.transfers().begin(actor).await?;
     let mut tx = domain.begin(actor).await?;
     let upload = load(&mut tx, actor, id).await?;
     drop(tx);
