@@ -114,6 +114,17 @@ const AT_WORK: &str = front!(
      order by id desc limit $4"
 );
 
+const OF_QUEUE: &str = front!(
+    ", far as materialized (
+        select id, queue from queue.jobs where not ready order by run_at limit $1
+    ), known as (
+        select id from front where queue = $2 and ($5 or not claimed) union all select id from far where queue = $2
+    )
+    select (select count(*) from far) < $1
+           and not exists (select from front where queue = $2 group by priority having count(*) >= $1),
+           array(select id from known where id < coalesce($3, 9223372036854775807) order by id desc limit $4)"
+);
+
 /// Every queue that has jobs, dead jobs, a pause or a living worker, by name.
 ///
 /// # Errors
@@ -136,6 +147,28 @@ pub(crate) async fn at_work(
     let ids = sqlx::query_scalar(AT_WORK).bind(FRONT).bind(queue).bind(before).bind(limit).fetch_all(&mut *tx).await?;
     tx.rollback().await?;
     Ok(ids)
+}
+
+/// The ids of a queue's jobs below `before`, newest first, at most `limit`, with or without the claimed ones; None when the queue
+/// is too deep for that, and its jobs are found soon enough among the newest of all.
+pub(crate) async fn of_queue(
+    conn: &mut PgConnection,
+    queue: &str,
+    before: Option<JobId>,
+    limit: i64,
+    claimed: bool,
+) -> Result<Option<Vec<i64>>, sqlx::Error> {
+    let mut tx = by_index(conn).await?;
+    let (all, ids): (bool, Vec<i64>) = sqlx::query_as(OF_QUEUE)
+        .bind(FRONT)
+        .bind(queue)
+        .bind(before)
+        .bind(limit)
+        .bind(claimed)
+        .fetch_one(&mut *tx)
+        .await?;
+    tx.rollback().await?;
+    Ok(all.then_some(ids))
 }
 
 /// A transaction, to be rolled back, in which the planner keeps to the order of the indexes: on a table that was never analysed it

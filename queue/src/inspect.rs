@@ -144,6 +144,11 @@ pub async fn jobs(
     before: Option<JobId>,
     limit: i64,
 ) -> Result<Vec<JobState>, Error> {
+    if let Some(queue) = queue
+        && let Some(ids) = depth::of_queue(conn, queue, before, limit, true).await?
+    {
+        return by_id(conn, "true", &ids).await;
+    }
     list(conn, JOBS, queue, before, limit).await
 }
 
@@ -158,8 +163,7 @@ pub async fn running_jobs(
     limit: i64,
 ) -> Result<Vec<JobState>, Error> {
     let ids = depth::at_work(conn, queue, before, limit).await?;
-    let sql = format!("{JOBS} where job.id = any ($1) and job.lease_token is not null order by job.id desc");
-    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(conn).await?)
+    by_id(conn, "job.lease_token is not null", &ids).await
 }
 
 /// Waiting jobs, due or not, below `before`, newest first, at most `limit`; of one queue or of all.
@@ -172,6 +176,11 @@ pub async fn waiting_jobs(
     before: Option<JobId>,
     limit: i64,
 ) -> Result<Vec<JobState>, Error> {
+    if let Some(queue) = queue
+        && let Some(ids) = depth::of_queue(conn, queue, before, limit, false).await?
+    {
+        return by_id(conn, "job.lease_token is null", &ids).await;
+    }
     list(conn, &format!("{JOBS} where job.lease_token is null"), queue, before, limit).await
 }
 
@@ -199,6 +208,12 @@ pub async fn finished_jobs(
     limit: i64,
 ) -> Result<Vec<JobState>, Error> {
     list(conn, FINISHED, queue, before, limit).await
+}
+
+/// Those of these jobs that still are what they were found as, newest first.
+async fn by_id(conn: &mut PgConnection, still: &str, ids: &[i64]) -> Result<Vec<JobState>, Error> {
+    let sql = format!("{JOBS} where job.id = any ($1) and {still} order by job.id desc");
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(conn).await?)
 }
 
 async fn list(

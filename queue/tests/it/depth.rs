@@ -1,6 +1,6 @@
 //! What people see of queues that are deep. Bounded by rows read, which do not depend on the machine.
 
-use driftless_queue::{QueueState, queues, running_jobs};
+use driftless_queue::{JobState, QueueState, jobs, queues, running_jobs, waiting_jobs};
 use sqlx::PgConnection;
 
 use crate::support::Db;
@@ -29,6 +29,10 @@ async fn rows_read(conn: &mut PgConnection) -> i64 {
     .unwrap()
 }
 
+fn ids(jobs: Vec<JobState>) -> Vec<i64> {
+    jobs.iter().map(|job| job.id.0).collect()
+}
+
 fn counts(state: &QueueState) -> (&str, i64, i64, i64, bool) {
     (&state.queue, state.ready, state.scheduled, state.running, state.estimated)
 }
@@ -55,7 +59,6 @@ async fn the_jobs_at_work_of_a_deep_queue_are_found_at_its_front() {
     let db = Db::create().await;
     sqlx::raw_sql(DEEP).execute(&db.pool).await.unwrap();
     let mut tx = db.pool.begin().await.unwrap();
-    let ids = |jobs: Vec<driftless_queue::JobState>| jobs.iter().map(|job| job.id.0).collect::<Vec<_>>();
     let all = running_jobs(&mut tx, None, None, 100).await.unwrap();
     let read = rows_read(&mut tx).await;
     assert!(read < 10_000, "{read} rows read");
@@ -64,6 +67,26 @@ async fn the_jobs_at_work_of_a_deep_queue_are_found_at_its_front() {
     assert_eq!(ids(all), [100_001, 7, 6, 5, 4, 3, 2, 1]);
     assert_eq!(ids(running_jobs(&mut tx, Some("deep"), Some(first), 2).await.unwrap()), [4, 3]);
     assert_eq!(ids(running_jobs(&mut tx, Some("small"), None, 100).await.unwrap()), [0_i64; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_jobs_of_a_small_queue_are_listed_without_reading_those_of_a_deep_one() {
+    let db = Db::create().await;
+    sqlx::raw_sql(DEEP).execute(&db.pool).await.unwrap();
+    let claim =
+        "update queue.jobs set lease_token = '00000000-0000-7000-8000-000000000000', attempt = 1 where id = 100003";
+    sqlx::raw_sql(claim).execute(&db.pool).await.unwrap();
+    // Newer ones of the deep queue lie before them.
+    let more = "insert into queue.jobs (queue, kind, payload) select 'deep', 'k', '{}' from generate_series(1, 20000)";
+    sqlx::raw_sql(more).execute(&db.pool).await.unwrap();
+    let mut tx = db.pool.begin().await.unwrap();
+    assert_eq!(ids(waiting_jobs(&mut tx, Some("small"), None, 50).await.unwrap()), [100_005, 100_004]);
+    assert_eq!(ids(jobs(&mut tx, Some("small"), None, 50).await.unwrap()), [100_005, 100_004, 100_003]);
+    assert_eq!(ids(waiting_jobs(&mut tx, Some("ahead"), None, 1).await.unwrap()), [100_007]);
+    let read = rows_read(&mut tx).await;
+    assert!(read < 20_000, "{read} rows read");
+    let newest = ids(waiting_jobs(&mut tx, Some("deep"), None, 2).await.unwrap());
+    assert_eq!(newest, [120_007, 120_006]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
