@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use driftless_domain::{Domain, config::Settings, db};
+use driftless_domain::{Domain, config::Settings, db, store::Store};
 use driftless_queue::Process;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -70,6 +70,9 @@ impl Database {
     /// The same for a process that stays: it has a lease in the queue, by which others see that it lives. A database that goes away
     /// during the start is waited for.
     pub async fn leased(&self, settings: Settings, connections: u32) -> Result<(Domain, Process)> {
+        let store = Store::new(&settings);
+        let named = || format!("DRIFTLESS_STORE: cannot write to {}", settings.store.display());
+        store.blobs().prepare().with_context(named)?;
         let begun = Instant::now();
         loop {
             match self.register(settings.clone(), connections).await {

@@ -41,7 +41,10 @@ async fn answer<A: Acceptor + 'static>(
     stop: CancellationToken,
 ) -> Result<()> {
     let address = acceptor.local_addr().first().and_then(|a| a.as_socket_addr().copied()).unwrap_or(settings.listen);
-    let (domain, process) = database.leased(settings, CONNECTIONS).await?;
+    let (domain, process) = tokio::select! {
+        leased = database.leased(settings, CONNECTIONS) => leased?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let first_password = accounts::ensure_admin(&domain).await?;
     say(&format!("Driftless is at http://{}", reachable(address)))?;
     if let Some(password) = first_password {

@@ -41,7 +41,10 @@ async fn run(
     until_idle: bool,
     stop: CancellationToken,
 ) -> Result<()> {
-    let (domain, process) = database.leased(settings, CONNECTIONS).await?;
+    let (domain, process) = tokio::select! {
+        leased = database.leased(settings, CONNECTIONS) => leased?,
+        () = stop.cancelled() => return Ok(()),
+    };
     if let Some(acceptor) = watched {
         answer(acceptor, domain.clone(), stop.clone())?;
     }

@@ -9,7 +9,7 @@ use std::{
     ops::{Deref, DerefMut},
     str::FromStr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
@@ -154,24 +154,26 @@ pub fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     ]))
 }
 
+/// How long a database may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+
 /// Opens a pool of at most `connections`, waiting up to 30 s for the database to answer.
 pub async fn connect(url: &str, connections: u32) -> Result<PgPool, Error> {
     let pool = PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(30))
+        .acquire_timeout(ANSWERS_WITHIN)
         .connect_lazy_with(options(url)?);
-    let mut pause = Duration::from_millis(100);
-    for attempt in 0.. {
+    let (mut pause, begun) = (Duration::from_millis(100), Instant::now());
+    loop {
         match sqlx::query("select 1").execute(&pool).await {
             Ok(_) => return Ok(pool),
-            Err(e) if attempt < 8 && matches!(Error::from_ref(&e), Kind::Unavailable) => {
+            Err(e) if begun.elapsed() < ANSWERS_WITHIN && matches!(Error::from_ref(&e), Kind::Unavailable) => {
                 tokio::time::sleep(pause).await
             }
             Err(e) => return Err(e.into()),
         }
-        pause *= 2;
+        pause = (pause * 2).min(Duration::from_secs(5));
     }
-    unreachable!("the loop above only leaves by return")
 }
 
 impl Error {

@@ -111,6 +111,47 @@ async fn a_taken_address_is_named() {
 }
 
 #[tokio::test]
+async fn a_store_that_can_not_be_written_stops_the_start() {
+    let (database, data) = (Database::create().await, DataDir::new());
+    let folder = data.path();
+    let [url, data] = settings(&database, folder.to_str().unwrap());
+    // No folder can be made there, not even by root.
+    let store = ("DRIFTLESS_STORE", "file:/proc/driftless");
+    for command in ["serve", "work"] {
+        let ended = run(driftless(&[command], &[url, data, store, ("DRIFTLESS_LISTEN", "127.0.0.1:0")]), "");
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.err);
+        assert!(ended.err.contains("DRIFTLESS_STORE: cannot write to /proc/driftless"), "{}", ended.err);
+    }
+    database.drop_now().await;
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_its_database_ends_when_it_is_told_to() {
+    let data = DataDir::new();
+    // Takes connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("postgres://driftless@{}/x", silent.local_addr().unwrap());
+    let settings = [
+        ("DRIFTLESS_DATABASE_URL", url.as_str()),
+        ("DRIFTLESS_DATA_DIR", data.path().to_str().unwrap()),
+        ("DRIFTLESS_LISTEN", "127.0.0.1:0"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()));
+    for command in ["serve", "work"] {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut process = Process::start(driftless(&[command], &settings));
+        // It has asked for the database, so it hears signals by now.
+        let (asked, _) = until("it asks for its database", async || silent.accept().ok()).await;
+        let told = std::time::Instant::now();
+        process.signal(Signal::TERM);
+        let status = process.ended();
+        assert!(status.success() && told.elapsed().as_secs() < 20, "{command}: {status}, {:?}", told.elapsed());
+        drop(asked);
+    }
+}
+
+#[tokio::test]
 async fn migrating_twice_is_as_good_as_once() {
     let (database, data) = (Database::create().await, DataDir::new());
     let folder = data.path();

@@ -48,6 +48,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 #[async_trait]
 impl BlobStore for Folder {
+    fn prepare(&self) -> io::Result<()> {
+        let packs = self.root.join("packs");
+        make_folder(&packs)?;
+        Ok(rustix::fs::access(&packs, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
+    }
+
     async fn create(&self, name: Uuid) -> io::Result<Box<dyn BlobWriter>> {
         let path = self.place(name);
         let file = blocking({
@@ -145,7 +151,11 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             make_folder(folder.parent().ok_or(e)?)?;
-            return make_folder(folder);
+            // Once: where nothing can be made, the folder above is there all the time.
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
         }
         Err(e) => return Err(e),
     }
@@ -214,6 +224,16 @@ fn start_write_back(_: &File) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn where_no_folder_can_be_made_the_store_says_so() {
+        assert!(Folder::new("/proc/driftless/store".into()).prepare().is_err());
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let store = Folder::new(dir.path().join("deep/store"));
+        store.prepare().expect("made");
+        store.prepare().expect("there already");
+    }
 
     #[tokio::test]
     async fn an_object_is_written_once_read_in_ranges_and_removed() {

@@ -94,6 +94,8 @@ impl Fault for Error {
 /// Where packs are kept: objects that are written once, read in ranges and removed whole.
 #[async_trait]
 pub trait BlobStore: Send + Sync {
+    /// Makes sure that objects can be written. Blocks for a moment.
+    fn prepare(&self) -> io::Result<()>;
     /// Begins an object that must not exist yet.
     async fn create(&self, name: Uuid) -> io::Result<Box<dyn BlobWriter>>;
     /// Exactly `length` bytes from `offset` on; fewer is an error.
