@@ -69,6 +69,9 @@ impl<T: ParseFromJSON, const MOST: usize> ParsePayload for JsonBody<T, MOST> {
     }
 }
 
+/// Of a body that is too large so much is read and dropped before the answer: a client that is still sending would not see it.
+const LINGER: usize = 1 << 20;
+
 /// All bytes of a body, at most `limit`.
 async fn whole(body: poem::Body, limit: usize) -> std::result::Result<Bytes, ApiError> {
     let mut pieces = std::pin::pin!(patient(body.into_bytes_stream()));
@@ -76,6 +79,13 @@ async fn whole(body: poem::Body, limit: usize) -> std::result::Result<Bytes, Api
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| ApiError::malformed("request.cut_short", "the body ended early"))?;
         if bytes.len() + piece.len() > limit {
+            drop(std::mem::take(&mut bytes));
+            let mut dropped = piece.len();
+            while dropped < LINGER
+                && let Some(Ok(piece)) = pieces.next().await
+            {
+                dropped += piece.len();
+            }
             return Err(ApiError::too_large(limit));
         }
         bytes.extend_from_slice(&piece);
