@@ -79,7 +79,7 @@ async fn whole(body: poem::Body, limit: usize) -> std::result::Result<Bytes, Api
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| ApiError::malformed("request.cut_short", "the body ended early"))?;
         if bytes.len() + piece.len() > limit {
-            drop(std::mem::take(&mut bytes));
+            drop(bytes);
             let mut dropped = piece.len();
             while dropped < LINGER
                 && let Some(Ok(piece)) = pieces.next().await

@@ -390,8 +390,8 @@ impl<'a> Run<'a> {
     }
 
     fn note_left_out(&mut self, unknown: &[Unknown]) {
-        let left_out = unknown.iter();
-        self.left_out = left_out
+        self.left_out = unknown
+            .iter()
             .map(|u| LeftOut { path: u.shown.clone(), reason: u.reason.code().to_owned(), planned: false })
             .collect();
         // What was ignored on purpose does not crowd out what a person should see.
@@ -426,9 +426,7 @@ impl<'a> Run<'a> {
             (Round { device: d, view, hands, rest }, leftovers)
         })
         .await?;
-        let unknown = std::mem::take(&mut r.view.unknown);
-        self.note_left_out(&unknown);
-        r.view.unknown = unknown;
+        self.note_left_out(&r.view.unknown);
         if !std::mem::replace(recovered, true) {
             recover::leftovers(self, &mut r, leftovers).await?;
         }

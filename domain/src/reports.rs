@@ -281,8 +281,8 @@ fn below(path: &str, scope: &TreePath) -> Result<TreePath, PathError> {
     TreePath::parse(path)?.below(scope)
 }
 
-/// How conflicts end and which ways are open: by the claimed run's options, else both ways, keeping both.
-/// Those of the run that the device has claimed; outside a run both sides of a conflict stay, and deletions travel.
+/// How conflicts end and which ways are open: by the options of the run that the device has claimed; outside a run both ways, both
+/// sides of a conflict stay, and deletions travel.
 async fn rules(tx: &mut Tx, device: &Device, options: Option<runs::Options>) -> Result<Rules, Error> {
     let outside = runs::Options {
         direction: schedules::Direction::Both,

@@ -117,14 +117,14 @@ async fn of_two_edits_of_a_device_neither_takes_the_other_back() {
     let token = app.sign_up("ada").await;
     app.device(&token, "laptop").await;
     let mut other = app.domain.pool().begin().await.unwrap();
-    sqlx::query("update devices set base_path = '/work', ignore_rules = '{*.o}'").execute(&mut *other).await.unwrap();
+    sqlx::query("update devices set base_path = '/desk', ignore_rules = '{*.o}'").execute(&mut *other).await.unwrap();
     let edit = app.call(&token, Method::PATCH, "/api/sync/devices/laptop", json!({"device_name": "Mine"}));
     let (edited, ()) = tokio::join!(edit, async {
         somebody_waits(&app).await;
         other.commit().await.unwrap();
     });
     let device = edited.expect(200).json();
-    assert_eq!((&device["device_name"], &device["base_path"]), (&json!("Mine"), &json!("/work")));
+    assert_eq!((&device["device_name"], &device["base_path"]), (&json!("Mine"), &json!("/desk")));
     assert_eq!(device["ignore"], json!(["*.o"]));
 }
 

@@ -276,7 +276,7 @@ async fn take(
 fn feed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Source {
     let (to, from) = mpsc::channel(2);
     tokio::spawn(async move {
-        let mut pieces = std::pin::pin!(pieces);
+        let mut pieces = pin!(pieces);
         while let Some(piece) = pieces.next().await {
             // Whoever writes has given up.
             if to.send(piece).await.is_err() {
