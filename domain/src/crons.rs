@@ -19,14 +19,16 @@ pub const CLEANUP: &str = "cleanup";
 pub struct Cron {
     /// Kind of its jobs, and its name.
     pub kind: &'static str,
-    /// Its rule for people.
-    pub words: String,
-    rhythm: Rhythm,
+    /// When it is due.
+    pub rhythm: Rhythm,
 }
 
-#[derive(Debug)]
-enum Rhythm {
+/// When a periodic job is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rhythm {
+    /// Each full minute.
     Minutely,
+    /// At the rule's time of each day.
     Daily(Rule),
 }
 
@@ -34,13 +36,18 @@ enum Rhythm {
 pub fn all(settings: &Settings) -> [Cron; 2] {
     let zone = settings.zone.name();
     let daily = Rule::new(Frequency::Daily, "03:00", 0, 1, zone).expect("03:00 of a zone that was parsed is a rule");
-    [
-        Cron { kind: RESCUE, words: "each minute".into(), rhythm: Rhythm::Minutely },
-        Cron { kind: CLEANUP, words: format!("daily at 03:00 {zone}"), rhythm: Rhythm::Daily(daily) },
-    ]
+    [Cron { kind: RESCUE, rhythm: Rhythm::Minutely }, Cron { kind: CLEANUP, rhythm: Rhythm::Daily(daily) }]
 }
 
 impl Cron {
+    /// Its rule in words.
+    pub fn words(&self) -> String {
+        match &self.rhythm {
+            Rhythm::Minutely => "each minute".into(),
+            Rhythm::Daily(rule) => format!("daily at {} {}", rule.time_of_day().format("%H:%M"), rule.zone()),
+        }
+    }
+
     /// The newest tick that is not after `now`.
     pub fn newest(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         match &self.rhythm {
@@ -71,7 +78,7 @@ mod tests {
     use super::*;
 
     fn cron(rhythm: Rhythm) -> Cron {
-        Cron { kind: "x", words: String::new(), rhythm }
+        Cron { kind: "x", rhythm }
     }
 
     #[test]

@@ -218,6 +218,8 @@ pub struct CronState {
     pub name: String,
     /// Its rule in words.
     pub rule: String,
+    /// When it is due; None for a cron that only another version knows.
+    pub rhythm: Option<crons::Rhythm>,
     /// Queue of its jobs.
     pub queue: String,
     /// Kind of its jobs.
@@ -234,9 +236,10 @@ pub async fn crons(domain: &Domain, actor: &Actor) -> Result<Vec<CronState>, Err
     let (now, known) = (tx.now().await?, crons::all(domain.settings()));
     let registered = queue::crons::list(&mut tx).await?;
     let state = |c: queue::crons::Cron| {
-        let next_tick = known.iter().find(|k| k.kind == c.name).map(|k| k.next(now));
+        let known = known.iter().find(|k| k.kind == c.name);
+        let (rhythm, next_tick) = known.map(|k| (k.rhythm, k.next(now))).unzip();
         let queue::crons::Cron { name, rule, queue, kind, last_run } = c;
-        CronState { name, rule, queue, kind, last_run, next_tick }
+        CronState { name, rule, rhythm, queue, kind, last_run, next_tick }
     };
     Ok(registered.into_iter().map(state).collect())
 }

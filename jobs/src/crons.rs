@@ -50,7 +50,7 @@ pub async fn tick(domain: &Domain, known: &mut Known) -> Result<(), db::Error> {
         let job = NewJob::new(QUEUE, cron.kind, &json!({})).unique_key(cron.kind);
         let last = match known.get(cron.kind) {
             Some(last) => *last,
-            None => queue::crons::register(&mut tx, cron.kind, &cron.words, &job).await?,
+            None => queue::crons::register(&mut tx, cron.kind, &cron.words(), &job).await?,
         };
         let newest = cron.newest(now);
         if newest > last {

@@ -173,6 +173,11 @@ impl Rule {
         self.zone
     }
 
+    /// The time of the day in that zone.
+    pub fn time_of_day(&self) -> NaiveTime {
+        self.time_of_day
+    }
+
     /// The first occurrence later than `after`, both before jitter.
     ///
     /// # Panics

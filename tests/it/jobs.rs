@@ -102,6 +102,11 @@ async fn a_cron_that_an_admin_starts_is_audited_and_tells_its_next_tick() {
     let crons = app.call(&admin, Method::GET, "/api/jobs/crons", Value::Null).await.expect(200).json();
     let cron = &crons[0];
     assert_eq!((&cron["name"], &cron["rule"]), (&json!("cleanup"), &json!("daily at 03:00 UTC")));
+    assert_eq!(
+        (&cron["every"], &cron["time_of_day"], &cron["timezone"]),
+        (&json!("day"), &json!("03:00"), &json!("UTC"))
+    );
+    assert_eq!((&crons[1]["every"], crons[1].get("time_of_day")), (&json!("minute"), None));
     let next = cron["next_tick"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     let ahead = next - app.value::<chrono::DateTime<chrono::Utc>>("select queue.now()").await;
     assert!(ahead > chrono::TimeDelta::zero() && ahead <= chrono::TimeDelta::days(1), "{cron}");

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use driftless_domain::{
     Domain,
+    crons::Rhythm,
     queues::{self, Cancelled, Filter, JobId, Which},
 };
 use poem::web::Data;
@@ -122,14 +123,30 @@ struct JobCounts {
     wait_ms: i64,
 }
 
+/// How often a periodic job runs.
+#[derive(Enum, Clone, Copy)]
+#[oai(rename_all = "snake_case")]
+enum Every {
+    /// Each minute.
+    Minute,
+    /// Once a day.
+    Day,
+}
+
 /// A periodic job.
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct Cron {
     /// Its name.
     name: String,
-    /// When it runs.
+    /// When it runs, in words.
     rule: String,
+    /// How often; absent when this server does not know the job.
+    every: Option<Every>,
+    /// The local time at which a daily one runs, as HH:MM.
+    time_of_day: Option<String>,
+    /// The time zone of that time.
+    timezone: Option<String>,
     /// Queue of its jobs.
     queue: String,
     /// Kind of its jobs.
@@ -396,7 +413,18 @@ impl From<queues::MinuteCounts> for JobCounts {
 
 impl From<queues::CronState> for Cron {
     fn from(c: queues::CronState) -> Self {
-        let queues::CronState { name, rule, queue, kind, last_run, next_tick } = c;
-        Cron { name, rule, queue, kind, last_run, next_tick }
+        let queues::CronState { name, rule, rhythm, queue, kind, last_run, next_tick } = c;
+        let daily = match &rhythm {
+            Some(Rhythm::Daily(rule)) => {
+                Some((rule.time_of_day().format("%H:%M").to_string(), rule.zone().to_string()))
+            }
+            _ => None,
+        };
+        let (time_of_day, timezone) = daily.unzip();
+        let every = rhythm.map(|rhythm| match rhythm {
+            Rhythm::Minutely => Every::Minute,
+            Rhythm::Daily(_) => Every::Day,
+        });
+        Cron { name, rule, every, time_of_day, timezone, queue, kind, last_run, next_tick }
     }
 }

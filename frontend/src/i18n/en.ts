@@ -144,7 +144,7 @@ export const en = {
       retry: 'Retry', retryOf: 'Retry job {{id}}', retried: 'Job {{id}} is queued again.', discard: 'Discard', discardOf: 'Discard job {{id}}', discardTitle: 'Discard job {{id}}?', discardText: 'It will never run again. Its error stays in the activity.', discarded: 'Job {{id}} is discarded.',
     },
     state: { scheduled: 'Later', ready: 'Waiting', running: 'Running', done: 'Done', cancelled: 'Cancelled', dead: 'Dead' },
-    crons: { title: 'Periodic jobs', lead: 'Done by themselves, by one worker each time.', empty: 'None yet', emptyHint: 'The first worker that starts makes them known.', last: 'Last', never: 'Never', next: 'Next', minutely: 'each minute', daily: 'daily at {{time}} {{zone}}', run: 'Run now', runOf: 'Run now: {{name}}', started: '{{name}} is queued.' },
+    crons: { title: 'Periodic jobs', lead: 'Done by themselves, by one worker each time.', empty: 'None yet', emptyHint: 'The first worker that starts makes them known.', last: 'Last', never: 'Never', next: 'Next', minute: 'each minute', day: 'daily at {{time}} {{zone}}', run: 'Run now', runOf: 'Run now: {{name}}', started: '{{name}} is queued.' },
     cron: { cleanup: 'Daily cleanup', rescue_runs: 'Look after stranded runs' },
     workers: { title: 'Workers', lead: 'Processes that do the jobs.', empty: 'No worker runs', emptyHint: 'Nothing is done until one starts: “driftless serve” or “driftless work”.', alive: 'Alive', lost: 'Lost', serves: 'Serves', servesNone: 'no queue', running: 'Running', started: 'Started', lease: 'Lease until', process: 'Process {{pid}} on {{host}}' },
   },

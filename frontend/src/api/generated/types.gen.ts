@@ -374,9 +374,21 @@ export type Cron = {
      */
     name: string;
     /**
-     * When it runs.
+     * When it runs, in words.
      */
     rule: string;
+    /**
+     * How often; absent when this server does not know the job.
+     */
+    every?: Every & unknown;
+    /**
+     * The local time at which a daily one runs, as HH:MM.
+     */
+    time_of_day?: string;
+    /**
+     * The time zone of that time.
+     */
+    timezone?: string;
     /**
      * Queue of its jobs.
      */
@@ -655,6 +667,11 @@ export type Entry = {
  * What an entry is.
  */
 export type EntryKind = 'file' | 'folder';
+
+/**
+ * How often a periodic job runs.
+ */
+export type Every = 'minute' | 'day';
 
 /**
  * FileToAcknowledge

@@ -13,7 +13,6 @@ import { Empty } from '../../parts/states'
 import { tell } from '../../parts/tell'
 import { When } from '../../parts/when'
 import { RHYTHM, useRefresh, useTellFailure } from './live'
-import { ruleOf } from './rule'
 
 function CronRow({ cron }: { cron: Cron }) {
   const { t } = useTranslation()
@@ -21,8 +20,8 @@ function CronRow({ cron }: { cron: Cron }) {
   const refresh = useRefresh()
   const onError = useTellFailure()
   const name = words(cron.name) ?? cron.name
-  const rule = ruleOf(cron.rule)
-  const said = rule?.every === 'day' ? t('jobs.crons.daily', { time: rule.time, zone: rule.zone }) : rule ? t('jobs.crons.minutely') : cron.rule
+  // One that only another version knows is told in its words.
+  const said = cron.every ? t(`jobs.crons.${cron.every}`, { time: cron.time_of_day ?? '', zone: cron.timezone ?? '' }) : cron.rule
   const running = useMutation({ ...runCronMutation(), onSuccess: () => { tell(t('jobs.crons.started', { name })); return refresh() }, onError })
   return (
     <Row columns="minmax(0, 5fr) minmax(0, 3fr) minmax(0, 3fr) minmax(130px, auto)">
