@@ -56,6 +56,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, options: PgConnectOptions) -> Re
                 .build()
                 .expect("a runtime needs no more than an epoll descriptor");
             runtime.block_on(beat_for_ever(&shared, &options));
+            shared.stilled.cancel();
         })
         .map_err(sqlx::Error::Io)?;
     Ok(())
@@ -64,13 +65,10 @@ pub(crate) async fn start(shared: &Arc<Shared>, options: PgConnectOptions) -> Re
 async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
     let (mut conn, mut broke) = (None, false);
     loop {
-        if shared.moved_ago() > shared.numb_after {
+        let pause = if shared.moved_ago() > shared.numb_after {
             tracing::error!(worker = shared.name, "handlers block every thread of this process; letting the lease go");
-            tokio::time::sleep(BEAT).await;
-            continue;
-        }
-        let result = tokio::time::timeout(PATIENCE, beat(shared, options, &mut conn, broke)).await;
-        let pause = if let Ok(Ok(())) = result {
+            BEAT
+        } else if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, beat(shared, options, &mut conn, broke)).await {
             note_beat(shared);
             broke = false;
             BEAT
@@ -161,7 +159,10 @@ async fn register(shared: &Shared, conn: &mut PgConnection, token: Uuid) -> Resu
 }
 
 /// Signs off. Jobs that could not be handed back keep the row, so that others find them when the lease is over.
+///
+/// The process is closed. A beat that is under way goes first: finding no row, it would take the lease for lost and register anew.
 pub(crate) async fn leave(shared: &Shared) -> Result<(), sqlx::Error> {
+    let _ = tokio::time::timeout(PATIENCE, shared.stilled.cancelled()).await;
     let held: usize = shared.feeds().iter().map(|feed| feed.known().len()).sum();
     if held > 0 {
         return Ok(());

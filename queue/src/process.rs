@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub stats: Stats,
     /// Ends lanes and tasks.
     pub closed: CancellationToken,
+    /// The heart has ended: nobody renews the lease any more, nor registers anew.
+    pub stilled: CancellationToken,
     /// Look at the table now.
     pub look: Notify,
     /// There is something to sweep.
@@ -99,6 +101,7 @@ impl Process {
             numb_after,
             stats: Stats::default(),
             closed: CancellationToken::new(),
+            stilled: CancellationToken::new(),
             look: Notify::new(),
             sweep: Notify::new(),
             beats: Mutex::new(None),

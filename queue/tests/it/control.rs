@@ -77,13 +77,12 @@ async fn progress_and_workers_can_be_seen_while_a_job_runs() {
     db.enqueue([NewJob::new("q", "telling", &json!(null)).keep()]).await;
     let worker = Worker::start(&db, &registry).await;
     let mut conn = db.pool.acquire().await.unwrap();
-    let seen = loop {
-        let state = job(&mut conn, JobId(1)).await.unwrap().unwrap();
-        if state.progress.is_some() {
-            break state;
-        }
-        tokio::task::yield_now().await;
-    };
+    until("its progress is written", || async {
+        let progress = sqlx::query_scalar::<_, bool>("select progress is not null from queue.jobs");
+        progress.fetch_one(&db.pool).await.unwrap().then_some(())
+    })
+    .await;
+    let seen = job(&mut conn, JobId(1)).await.unwrap().unwrap();
     assert_eq!(seen.state, "running");
     assert_eq!(seen.worker.as_deref(), Some(worker.process.name()));
     assert_eq!(seen.progress.unwrap()["message"], "counting");

@@ -1,23 +1,29 @@
 //! Databases, worker processes and bounded waits for the queue's tests.
 
 mod cluster;
+mod standstill;
 #[path = "../../../../tests/it/support/wire.rs"]
 pub mod wire;
 
 use std::{
     future::Future,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use driftless_queue::{Context, JobError, NewJob, Process, Registry, Serve, Workers, complete, enqueue_batch};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use cluster::Cluster;
+pub use standstill::Standstill;
+
+/// How long a test waits for what must come: on a machine that is busy with other things, too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A database of this test's own with the queue's tables and a table that counts effects without any unique key.
 pub struct Db {
@@ -94,14 +100,14 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{}/{name}{query}", &base[..base.rfind('/').unwrap()])
 }
 
-/// Waits until `holds` answers `Some`, looking again every 10 ms, at most 60 s.
+/// Waits until `holds` answers `Some`, looking again every 10 ms, at most [`PATIENCE`].
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut holds: impl FnMut() -> F) -> T {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = holds().await {
             return found;
         }
-        assert!(Instant::now() < end, "waited 60 s in vain until {what}");
+        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -119,7 +125,10 @@ impl Worker {
     }
 
     pub async fn serve(db: &Db, serve: Serve, registry: &Registry) -> Self {
-        let process = Process::start(&db.pool).await.unwrap();
+        Self::of(Process::start(&db.pool).await.unwrap(), serve, registry)
+    }
+
+    pub fn of(process: Process, serve: Serve, registry: &Registry) -> Self {
         let stop = CancellationToken::new();
         let run = tokio::spawn(Workers::new(&process).serve(serve, registry).run(stop.clone()));
         Self { process, stop, run }
@@ -148,6 +157,23 @@ pub fn effects(pool: &PgPool) -> Registry {
     Registry::new().kind("effect", move |context: Context, job: Effect| {
         let pool = pool.clone();
         async move { write_effect(&pool, &context, &job).await }
+    })
+}
+
+/// A job whose effect waits for a permit of the gate.
+pub fn gated_job() -> NewJob {
+    NewJob::new("q", "gated", &())
+}
+
+/// [`effects`], and those of gated jobs.
+pub fn gated_effects(pool: &PgPool, gate: &Arc<Semaphore>) -> Registry {
+    let (pool, gate) = (pool.clone(), gate.clone());
+    effects(&pool.clone()).kind("gated", move |context: Context, (): ()| {
+        let (pool, gate) = (pool.clone(), gate.clone());
+        async move {
+            gate.acquire().await?.forget();
+            write_effect(&pool, &context, &Effect::default()).await
+        }
     })
 }
 
