@@ -27,6 +27,8 @@ pub async fn run(seed: u64, away: Duration) -> Result<()> {
         workers.add(breed);
     }
     load(&mut workload).await;
+    // A quick machine has worked off what there was; who has nothing to do does not go on.
+    workload.add().await?;
     server.crash().await?;
     tokio::time::sleep(away).await;
     let lines = || length(workers.lines());
