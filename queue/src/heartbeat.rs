@@ -1,8 +1,10 @@
 //! The lease: each two seconds, on a thread, a runtime and a connection of its own, so that neither handlers that block every
 //! thread (for less than a minute) nor a full pool can stop it. Learns with each beat which runs are lost and which somebody cancelled.
+//!
+//! It does not keep its process: when nothing else holds that any more, as when its runtime has ended, the lease ends too.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -47,7 +49,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, options: PgConnectOptions) -> Re
     let mut conn = options.connect().await?;
     register(shared, &mut conn, shared.token()).await?;
     drop(conn);
-    let shared = shared.clone();
+    let (process, stilled) = (Arc::downgrade(shared), shared.stilled.clone());
     std::thread::Builder::new()
         .name("queue-heartbeat".to_owned())
         .spawn(move || {
@@ -55,30 +57,32 @@ pub(crate) async fn start(shared: &Arc<Shared>, options: PgConnectOptions) -> Re
                 .enable_all()
                 .build()
                 .expect("a runtime needs no more than an epoll descriptor");
-            runtime.block_on(beat_for_ever(&shared, &options));
-            shared.stilled.cancel();
+            runtime.block_on(beat_for_ever(&process, &options));
+            stilled.cancel();
         })
         .map_err(sqlx::Error::Io)?;
     Ok(())
 }
 
-async fn beat_for_ever(shared: &Arc<Shared>, options: &PgConnectOptions) {
+async fn beat_for_ever(process: &Weak<Shared>, options: &PgConnectOptions) {
     let (mut conn, mut broke) = (None, false);
-    loop {
+    while let Some(shared) = process.upgrade() {
         let pause = if shared.moved_ago() > shared.numb_after {
             tracing::error!(worker = shared.name, "handlers block every thread of this process; letting the lease go");
             BEAT
-        } else if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, beat(shared, options, &mut conn, broke)).await {
-            note_beat(shared);
+        } else if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, beat(&shared, options, &mut conn, broke)).await {
+            note_beat(&shared);
             broke = false;
             BEAT
         } else {
             (conn, broke) = (None, true);
             RETRY
         };
+        let closed = shared.closed.clone();
+        drop(shared);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = shared.closed.cancelled() => return,
+            () = closed.cancelled() => return,
         }
     }
 }

@@ -172,6 +172,20 @@ async fn a_process_whose_threads_are_all_blocked_lets_its_lease_go_writes_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_runtime_has_ended_lets_its_lease_go() {
+    let db = Db::create().await;
+    let pool = db.pool.clone();
+    let ended = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let process = runtime.block_on(Process::start(&pool)).unwrap();
+        drop(runtime);
+        drop(process);
+    });
+    until("its runtime has ended", || async { ended.is_finished().then_some(()) }).await;
+    db.until_count(1, "select count(*) from queue.workers where lease_until < now()").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_fence_refuses_every_claim_but_the_present_one() {
     let db = Db::create().await;
     let token = Uuid::now_v7();
