@@ -9,7 +9,7 @@ use tokio::{
 use crate::support::{
     Database,
     binary::{DataDir, Process, driftless, run},
-    until,
+    ready, until,
 };
 
 fn settings<'a>(database: &'a Database, data: &'a str) -> [(&'a str, &'a str); 2] {
@@ -20,7 +20,8 @@ fn settings<'a>(database: &'a Database, data: &'a str) -> [(&'a str, &'a str); 2
 async fn the_server_answers_health_the_web_app_and_its_documents_until_a_signal_stops_it() {
     let (database, data) = (Database::create().await, DataDir::new());
     let (process, base) = Process::serve(&data.path(), &[("DRIFTLESS_DATABASE_URL", &database.url)]);
-    for path in ["/healthz", "/readyz", "/", "/sync", "/docs", "/api/openapi.json"] {
+    ready(&base).await;
+    for path in ["/healthz", "/", "/sync", "/docs", "/api/openapi.json"] {
         let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff", "{path}");

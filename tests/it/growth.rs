@@ -107,30 +107,20 @@ async fn the_dispatcher_and_the_sweep_read_only_what_is_due() {
     app.sign_up("many").await;
     app.sql(GROW).await;
     app.sql("update due set next_run_at = queue.now() where schedule_id in (select id from schedules order by id desc limit 10)").await;
-    // Its own connections: their counts are told when they close.
-    let pool = driftless_domain::db::connect(&app.database.url, 2).await.unwrap();
-    let domain = driftless_domain::Domain::new(pool.clone(), app.domain.settings().clone(), None);
     let counts = "select sum(seq_scan)::bigint, sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_user_tables
                   where relname in ('devices', 'schedules', 'runs', 'due')";
-    let before: (i64, i64) = settled(&app, counts).await;
-    assert_eq!(driftless_domain::dispatch::fire(&domain).await.unwrap(), 10);
-    runs::rescue::rescue(&domain).await.unwrap();
-    pool.close().await;
-    let after: (i64, i64) = settled(&app, counts).await;
+    let before = told(&app, counts).await;
+    assert_eq!(driftless_domain::dispatch::fire(&app.domain).await.unwrap(), 10);
+    runs::rescue::rescue(&app.domain).await.unwrap();
+    let after = told(&app, counts).await;
     assert_eq!(after.0 - before.0, 0, "whole scans");
     assert!(after.1 - before.1 <= 400, "{} rows read", after.1 - before.1);
     app.work().await;
     app.idle().await;
 }
 
-/// Counts of the statistics once two looks agree.
-async fn settled(app: &App, sql: &'static str) -> (i64, i64) {
-    let last = std::sync::Mutex::new(None);
-    crate::support::until("the statistics have settled", async || {
-        app.sql("select pg_stat_force_next_flush()").await;
-        let now: (i64, i64) = sqlx::query_as(sql).fetch_one(app.domain.pool()).await.unwrap();
-        let before = last.lock().unwrap().replace(now);
-        (before == Some(now)).then_some(now)
-    })
-    .await
+/// Counts of the statistics, to which a session tells its own now and then, and at the latest when it ends.
+async fn told(app: &App, sql: &str) -> (i64, i64) {
+    app.database.end_sessions().await;
+    sqlx::query_as(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(app.domain.pool()).await.unwrap()
 }

@@ -6,7 +6,7 @@ use crate::support::App;
 async fn a_started_server_is_healthy_and_ready_and_shows_its_documents() {
     let app = App::start().await;
     assert_eq!(app.get("/healthz").await.status, 200);
-    assert_eq!(app.get("/readyz").await.status, 200);
+    app.ready().await;
     assert_eq!(app.get("/api/openapi.json").await.json()["info"]["title"], "Driftless");
     assert!(app.get("/docs").await.text().contains("swagger"));
 }

@@ -58,9 +58,10 @@ async fn an_entry_of_a_process_without_a_sealer_is_sealed_by_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_that_another_process_wrote_fires_though_nobody_was_told() {
     let app = App::start().await;
+    app.database.move_clock_to_noon().await;
     let token = app.sign_up("anna").await;
     app.device(&token, "laptop").await;
-    app.schedule(&token, json!({"device_id": "laptop", "time_of_day": "00:00"})).await;
+    app.schedule(&token, json!({"device_id": "laptop", "time_of_day": "11:00"})).await;
     app.work().await;
     until("it looks", async || {
         let looks = "select count(*) from pg_stat_activity
@@ -68,8 +69,7 @@ async fn a_schedule_that_another_process_wrote_fires_though_nobody_was_told() {
         (app.value::<i64>(looks).await > 0).then_some(())
     })
     .await;
-    // Its date of today, at whatever time of the day this is run.
-    app.sql("update due set next_run_at = date_trunc('day', queue.now(), 'UTC')").await;
+    app.sql("update due set next_run_at = next_run_at - interval '1 day'").await;
     let fired = "select count(*) from runs where trigger = 'schedule'";
     until("it has fired", async || (app.value::<i64>(fired).await == 1).then_some(())).await;
     app.idle().await;

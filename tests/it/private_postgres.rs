@@ -4,13 +4,8 @@ use rustix::process::Signal;
 
 use crate::support::{
     binary::{DataDir, Process, kill},
-    until,
+    ready, until,
 };
-
-async fn is_ready(base: &str) {
-    let answer = reqwest::get(format!("{base}/readyz")).await.unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-}
 
 #[tokio::test]
 async fn server_and_worker_on_one_data_folder_share_a_cluster_that_the_last_one_stops() {
@@ -23,7 +18,7 @@ async fn server_and_worker_on_one_data_folder_share_a_cluster_that_the_last_one_
     let (server, base) = Process::serve(&data.path(), &[]);
     assert!(worker.terminate().success());
     assert_eq!(data.postmaster(), Some(postmaster), "the server still uses it");
-    is_ready(&base).await;
+    ready(&base).await;
     assert!(server.terminate().success());
     assert_eq!(data.postmaster(), None);
 }
@@ -37,7 +32,7 @@ async fn two_first_starts_at_once_make_one_cluster() {
     let mut processes = Vec::new();
     for start in starts {
         let (process, base) = start.await.unwrap();
-        is_ready(&base).await;
+        ready(&base).await;
         processes.push(process);
     }
     for process in processes {
@@ -54,7 +49,7 @@ async fn a_killed_server_leaves_a_cluster_that_its_successor_adopts() {
     first.kill();
     let (second, base) = Process::serve(&data.path(), &[]);
     assert_eq!(data.postmaster(), postmaster);
-    is_ready(&base).await;
+    ready(&base).await;
     assert!(second.terminate().success());
     assert_eq!(data.postmaster(), None);
 }
@@ -64,11 +59,12 @@ async fn after_a_power_cut_the_next_start_recovers() {
     let data = DataDir::new();
     let (first, _) = Process::serve(&data.path(), &[]);
     let postmaster = data.postmaster().unwrap();
-    kill(postmaster, Signal::KILL);
+    // The server first: it would start another cluster.
     first.kill();
+    kill(postmaster, Signal::KILL);
     let (second, base) = Process::serve(&data.path(), &[]);
     assert_ne!(data.postmaster(), Some(postmaster));
-    is_ready(&base).await;
+    ready(&base).await;
     assert!(second.terminate().success());
 }
 
@@ -91,8 +87,9 @@ async fn a_cluster_that_dies_under_a_running_server_is_started_again() {
 async fn a_process_id_that_went_to_another_process_does_not_stop_the_start() {
     let data = DataDir::new();
     let (first, _) = Process::serve(&data.path(), &[]);
-    kill(data.postmaster().unwrap(), Signal::KILL);
+    // The server first: it would start another cluster.
     first.kill();
+    kill(data.postmaster().unwrap(), Signal::KILL);
     until("the backends are gone", || async { (!lives_in(&data)).then_some(()) }).await;
     // As in a container that was started anew: the number is ours now.
     for file in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
@@ -102,7 +99,7 @@ async fn a_process_id_that_went_to_another_process_does_not_stop_the_start() {
         std::fs::write(&path, format!("{}\n{rest}", std::process::id())).unwrap();
     }
     let (second, base) = Process::serve(&data.path(), &[]);
-    is_ready(&base).await;
+    ready(&base).await;
     assert!(second.terminate().success());
 }
 
@@ -114,7 +111,7 @@ async fn a_path_that_no_socket_can_have_gets_a_short_one() {
     open_to_others(&data.path());
     open_to_others(&long);
     let (process, base) = Process::serve(&long, &[]);
-    is_ready(&base).await;
+    ready(&base).await;
     assert!(process.terminate().success());
 }
 

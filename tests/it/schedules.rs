@@ -15,9 +15,11 @@ fn time(value: &Value) -> DateTime<Utc> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_schedule_has_the_documented_defaults_and_its_next_five_dates() {
     let app = App::start().await;
+    app.database.move_clock_to_noon().await;
     let token = app.sign_up("anna").await;
     app.device(&token, "laptop").await;
-    let made = app.schedule(&token, json!({"device_id": "laptop"})).await;
+    let create = app.call(&token, Method::POST, "/api/sync/schedule/create", json!({"device_id": "laptop"}));
+    let made = create.await.expect(200).json();
     for (field, value) in [
         ("schedule_type", json!("daily")),
         ("time_of_day", json!("02:00")),
@@ -120,7 +122,6 @@ async fn a_schedule_that_can_not_be_is_refused_by_code_and_field_and_changes_not
 async fn a_preview_marks_what_is_clamped_or_moved_by_the_clocks() {
     let app = App::start().await;
     let token = app.sign_up("anna").await;
-    app.database.move_clock("0").await;
     let rule = json!({"schedule_type": "monthly", "day_of_month": 31, "time_of_day": "12:00"});
     let preview = app.call(&token, Method::POST, "/api/sync/schedule/preview", rule).await.expect(200).json();
     let notes: Vec<_> = preview["upcoming"].as_array().unwrap().iter().map(|u| u["note"].clone()).collect();
@@ -132,12 +133,13 @@ async fn a_preview_marks_what_is_clamped_or_moved_by_the_clocks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edit_keeps_what_it_leaves_out_and_only_a_new_rule_raises_the_revision() {
     let app = App::start().await;
+    app.database.move_clock_to_noon().await;
     let token = app.sign_up("anna").await;
     app.device(&token, "laptop").await;
     let made = app
         .schedule(
             &token,
-            json!({"device_id": "laptop", "time_of_day": "13:00", "timezone": "Europe/Berlin", "overlap": "queue_one"}),
+            json!({"device_id": "laptop", "time_of_day": "18:00", "timezone": "Europe/Berlin", "overlap": "queue_one"}),
         )
         .await;
     let path = format!("/api/sync/schedule/{}", made["schedule_id"]);
@@ -145,10 +147,10 @@ async fn an_edit_keeps_what_it_leaves_out_and_only_a_new_rule_raises_the_revisio
     let patch = |body| app.call(&token, Method::PATCH, &path, body);
 
     let edited = patch(json!({"resolve_conflicts": "create_version"})).await.expect(200).json();
-    assert_eq!((&edited["resolve_conflicts"], &edited["time_of_day"]), (&json!("keep_both"), &json!("13:00")));
+    assert_eq!((&edited["resolve_conflicts"], &edited["time_of_day"]), (&json!("keep_both"), &json!("18:00")));
     assert_eq!((revision().await, &edited["next_run_at"]), (1, &made["next_run_at"]));
 
-    let edited = patch(json!({"time_of_day": "14:00"})).await.expect(200).json();
+    let edited = patch(json!({"time_of_day": "19:00"})).await.expect(200).json();
     assert_eq!((revision().await, &edited["overlap"]), (2, &json!("queue_one")));
     assert_ne!(edited["next_run_at"], made["next_run_at"]);
 
@@ -163,7 +165,7 @@ async fn editing_the_jitter_moves_a_firing_and_does_not_lose_it() {
     app.device(&token, "laptop").await;
     let made = app.schedule(&token, json!({"device_id": "laptop", "jitter_seconds": 3600})).await;
     // As if the instant had passed and the jitter had not.
-    app.sql("update due set next_run_at = queue.now() + interval '10 s'").await;
+    app.sql("update due set next_run_at = queue.now() + interval '2 minutes'").await;
     let before: DateTime<Utc> = app.value("select next_run_at from due").await;
     let jitter = driftless_sync::cadence::jitter(made["schedule_id"].as_i64().unwrap(), 3600);
     let path = format!("/api/sync/schedule/{}", made["schedule_id"]);
@@ -188,9 +190,10 @@ async fn a_disabled_schedule_has_no_next_run_and_enabling_counts_from_now() {
     assert_eq!(app.value::<i64>("select count(*) from due").await, 0);
     app.database.move_clock("10 days").await;
     let token = app.sign_in("anna").await;
+    let before: DateTime<Utc> = app.value("select queue.now()").await;
     let on = app.call(&token, Method::POST, &format!("{path}/enable"), NULL).await.expect(200).json();
-    let now: DateTime<Utc> = app.value("select queue.now()").await;
-    assert!(time(&on["next_run_at"]) > now && time(&on["next_run_at"]) < now + TimeDelta::days(1));
+    let after: DateTime<Utc> = app.value("select queue.now()").await;
+    assert!(time(&on["next_run_at"]) > before && time(&on["next_run_at"]) <= after + TimeDelta::days(1));
     assert_eq!(app.value::<i64>("select count(*) from runs").await, 0);
     let actions: Vec<String> =
         sqlx::query_scalar("select action from audit where resource_type = 'sync_schedule' order by id")
@@ -223,7 +226,7 @@ async fn what_is_another_users_does_not_exist() {
     let app = App::start().await;
     let (anna, bob) = (app.sign_up("anna").await, app.sign_up("bob").await);
     app.device(&bob, "theirs").await;
-    let id = app.schedule(&bob, json!({"device_id": "theirs"})).await["schedule_id"].clone();
+    let id = app.schedule(&bob, json!({"device_id": "theirs", "time_of_day": "02:00"})).await["schedule_id"].clone();
     let path = format!("/api/sync/schedule/{id}");
     for (method, path, body) in [
         (Method::GET, path.clone(), NULL),

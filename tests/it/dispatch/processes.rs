@@ -1,6 +1,6 @@
 //! Several worker processes of the shipped binary, and one minute at which very many schedules are due.
 
-use super::shortly_before_a_minute;
+use super::{offset_to, soon};
 use crate::support::{App, binary::Process, until};
 
 /// A thousand devices with a schedule each, due at the minute; and a table that counts what fires, in which nothing is unique.
@@ -15,8 +15,7 @@ const GROW: &str = "
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_a_thousand_schedules_fires_once_with_two_worker_processes() {
     let app = App::start().await;
-    let (minute, offset) = shortly_before_a_minute(4);
-    app.database.move_clock(&offset).await;
+    let minute = soon();
     app.sign_up("anna").await;
     app.sql(GROW).await;
     sqlx::query(
@@ -29,6 +28,7 @@ async fn each_of_a_thousand_schedules_fires_once_with_two_worker_processes() {
     .execute(app.domain.pool())
     .await
     .unwrap();
+    app.database.move_clock(&offset_to(4, minute)).await;
     let settings = [("DRIFTLESS_DATABASE_URL", app.database.url.as_str())];
     let workers: Vec<Process> = (0..2).map(|_| Process::work(&app.data_dir(), &settings)).collect();
     until("all have fired", async || {

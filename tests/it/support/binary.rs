@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A data folder that goes when the test ends. The account that runs Postgres for root may pass through it.
 pub struct DataDir(TempDir);

@@ -52,6 +52,15 @@ pub async fn send(request: RequestBuilder) -> Answer {
     Answer { status, headers, body: response.bytes().await.expect("the answer is whole").to_vec() }
 }
 
+/// Waits until the server at `base` says that it is ready.
+pub async fn ready(base: &str) {
+    super::until("the server is ready", async || {
+        let answer = reqwest::get(format!("{base}/readyz")).await.unwrap();
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+}
+
 /// The password of every user that [`App::sign_up`] makes.
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -104,8 +113,12 @@ impl App {
         self.call(token, Method::POST, "/api/sync/register", json!({"device_id": device_id})).await.expect(200);
     }
 
-    /// Makes a schedule; answers it.
-    pub async fn schedule(&self, token: &str, body: Value) -> Value {
+    /// Makes a schedule; answers it. Unless `body` says when, it fires half a day from now: not while a test looks.
+    pub async fn schedule(&self, token: &str, mut body: Value) -> Value {
+        if body.get("time_of_day").is_none() {
+            let now: chrono::DateTime<chrono::Utc> = self.value("select queue.now()").await;
+            body["time_of_day"] = json!((now + chrono::TimeDelta::hours(12)).format("%H:%M").to_string());
+        }
         self.call(token, Method::POST, "/api/sync/schedule/create", body).await.expect(200).json()
     }
 }
@@ -114,6 +127,11 @@ impl App {
     /// A run as its owner sees it.
     pub async fn run(&self, token: &str, id: &str) -> Value {
         self.call(token, Method::GET, &format!("/api/sync/runs/{id}"), Value::Null).await.expect(200).json()
+    }
+
+    /// Waits until the server says that it is ready: on a busy machine it may take its database for gone for a moment.
+    pub async fn ready(&self) {
+        ready(&self.base).await;
     }
 
     /// Waits until no job is due or running.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::Utc;
 use driftless_domain::db;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::sync::OnceCell;
@@ -100,20 +101,49 @@ impl Database {
     }
 
     /// Moves the clock of this database: `queue.now()` is `by` ahead of the real time from now on, in every process.
-    /// Sessions take the setting in when they connect, so those that are open are ended; pools connect anew.
+    /// Sessions take the setting in when they connect, so those that are open are ended; pools connect anew. One that is just
+    /// connecting may have read the old setting and not show yet: it holds a lock on the database meanwhile.
     pub async fn move_clock(&self, by: &str) {
         let mut conn = admin().await;
         let set = format!("alter database {} set driftless.clock_offset = '{by}'", self.name);
         conn.execute(AssertSqlSafe(set)).await.unwrap();
-        sqlx::query("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1")
+        let connecting = "select exists (select from pg_locks l join pg_database d on d.oid = l.objid
+             where l.locktype = 'object' and l.classid = 'pg_database'::regclass and l.mode = 'RowExclusiveLock' and d.datname = $1)";
+        while sqlx::query_scalar(connecting).bind(&self.name).fetch_one(&mut conn).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.end_sessions().await;
+    }
+
+    /// Ends all sessions, and returns when they have ended: then the statistics hold all that they have counted.
+    pub async fn end_sessions(&self) {
+        sqlx::query("select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = $1")
             .bind(&self.name)
-            .execute(&mut conn)
+            .execute(&mut admin().await)
             .await
             .unwrap();
     }
 
+    /// Moves the clock to the next noon, far from where dates change and from what is due at night; answers the seconds ahead.
+    pub async fn move_clock_to_noon(&self) -> i64 {
+        let now = Utc::now();
+        let noon = now.date_naive().succ_opt().unwrap().and_hms_opt(12, 0, 0).unwrap().and_utc();
+        let ahead = (noon - now).num_seconds();
+        self.move_clock(&format!("{ahead} seconds")).await;
+        ahead
+    }
+
     pub async fn drop_now(&self) {
-        let drop = format!("drop database if exists {} with (force)", self.name);
-        admin().await.execute(AssertSqlSafe(drop)).await.unwrap();
+        let (drop, mut conn) = (format!("drop database if exists {} with (force)", self.name), admin().await);
+        // Postgres gives up when a session that it has told to end is still there after five seconds.
+        for attempt in 0.. {
+            match conn.execute(AssertSqlSafe(drop.clone())).await {
+                Err(e) if attempt < 10 && e.to_string().contains("being accessed") => {}
+                outcome => {
+                    outcome.unwrap();
+                    break;
+                }
+            }
+        }
     }
 }
