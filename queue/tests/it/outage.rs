@@ -52,9 +52,11 @@ async fn a_crash_of_postgres_loses_no_job_and_no_acknowledgement() {
     }
 }
 
-/// Claims and acknowledgements do not wait for the disk: a crash undoes the last of them. The processes say them again.
+/// Claims and acknowledgements do not wait for the disk: a crash undoes the last of them. The processes say them again, and each
+/// waits 800 ms for the others before it claims. On a machine that holds one of them up for longer than that, a job may run twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_of_postgres_makes_no_job_run_twice_whose_worker_lives() {
+    const ROUNDS: usize = 6;
     let cluster = Cluster::start();
     let db = Db::create_on(&cluster.url()).await;
     let runs: Arc<Mutex<HashMap<JobId, u32>>> = Arc::default();
@@ -66,23 +68,41 @@ async fn a_crash_of_postgres_makes_no_job_run_twice_whose_worker_lives() {
             Ok::<(), JobError>(())
         }
     });
-    let mut workers = Vec::new();
+    let (mut workers, mut wires) = (Vec::new(), Vec::new());
     for _ in 0..2 {
-        workers.push(Worker::serve(&db, Serve::new("q", 16), &registry).await);
+        let wire = Wire::to(&db.url).await;
+        let process = Process::start(&PgPool::connect(&wire.url).await.unwrap()).await.unwrap();
+        workers.push(Worker::of(process, Serve::new("q", 16), &registry));
+        wires.push(wire);
     }
-    db.enqueue((0..6000).map(|_| NewJob::new("q", "plain", &()))).await;
-    for reached in [1500, 3000] {
-        until("work goes on", || async { (runs.lock().unwrap().len() > reached).then_some(()) }).await;
+    let mut quick = 0;
+    for _ in 0..ROUNDS {
+        db.enqueue((0..2500).map(|_| NewJob::new("q", "plain", &()))).await;
+        until("work goes on", || async { (runs.lock().unwrap().len() > 1000).then_some(()) }).await;
         cluster.crash();
+        let gone = Instant::now();
         cluster.up();
+        until("all is done", || async {
+            let left =
+                sqlx::query_scalar::<_, i64>("select count(*) from queue.jobs").fetch_one(&db.pool).await.ok()?;
+            (left == 0).then_some(())
+        })
+        .await;
+        let again = runs.lock().unwrap().values().filter(|runs| **runs > 1).count();
+        assert_eq!(runs.lock().unwrap().drain().count(), 2500);
+        // Who claims has long said its own: none was early when their first claims lie close together.
+        let claims = wires.iter().filter_map(|wire| wire.first(gone, "limit $5 for update skip locked"));
+        let claims: Vec<Instant> = claims.collect();
+        let [one, other] = claims.as_slice() else { continue };
+        if one.max(other).duration_since(*one.min(other)) < Duration::from_millis(800) {
+            assert_eq!(again, 0, "jobs ran twice, though the processes were back together");
+            quick += 1;
+        }
+        if quick == 2 {
+            break;
+        }
     }
-    until("all is done", || async {
-        let left = sqlx::query_scalar::<_, i64>("select count(*) from queue.jobs").fetch_one(&db.pool).await.ok()?;
-        (left == 0).then_some(())
-    })
-    .await;
-    let again = runs.lock().unwrap().values().filter(|runs| **runs > 1).count();
-    assert_eq!((runs.lock().unwrap().len(), again), (6000, 0));
+    assert!(quick > 0, "the processes were never back together in {ROUNDS} rounds");
     for worker in workers {
         worker.stop().await;
     }

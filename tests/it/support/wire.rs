@@ -53,6 +53,13 @@ impl Wire {
         sent.iter().filter(|(at, _)| *at >= begin).map(|(_, text)| text.clone()).collect()
     }
 
+    /// When a statement with this in it was first sent since `begin`.
+    #[allow(dead_code, reason = "not every test binary that shares this file asks for times")]
+    pub fn first(&self, begin: Instant, part: &str) -> Option<Instant> {
+        let sent = self.shared.sent.lock().unwrap();
+        sent.iter().find(|(at, text)| *at >= begin && text.contains(part)).map(|(at, _)| *at)
+    }
+
     /// Cuts every connection there is; new ones are carried again.
     #[allow(dead_code, reason = "not every test binary that shares this file cuts")]
     pub fn cut(&self) {
@@ -71,11 +78,13 @@ async fn connect(near: TcpStream, options: &PgConnectOptions, shared: &Shared) {
     let _ = near.set_nodelay(true);
     if options.get_host().starts_with('/') || options.get_socket().is_some() {
         let folder = options.get_socket().cloned().unwrap_or_else(|| options.get_host().into());
-        let far = UnixStream::connect(folder.join(format!(".s.PGSQL.{}", options.get_port()))).await.unwrap();
+        let far = UnixStream::connect(folder.join(format!(".s.PGSQL.{}", options.get_port()))).await;
+        // The server is away: so is this wire's end of it.
+        let Ok(far) = far else { return };
         let (read, write) = far.into_split();
         carry(near, read, write, shared).await;
     } else {
-        let far = TcpStream::connect((options.get_host(), options.get_port())).await.unwrap();
+        let Ok(far) = TcpStream::connect((options.get_host(), options.get_port())).await else { return };
         let _ = far.set_nodelay(true);
         let (read, write) = far.into_split();
         carry(near, read, write, shared).await;
