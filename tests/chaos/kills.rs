@@ -48,7 +48,7 @@ pub async fn run(kills: usize) -> Result<()> {
     }
     took.sort();
     let outcome = workload.settle().await?;
-    workers.end()?;
+    workers.end().await?;
     println!(
         "kills: {}, jobs of each run by another after {:.1} s (median), {:.1} s (longest), lost {}, doubled {}",
         took.len(),

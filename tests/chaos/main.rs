@@ -78,7 +78,7 @@ async fn chaos(seed: u64, length: Duration) -> Result<()> {
     }
     faults.heal()?;
     let outcome = workload.settle().await?;
-    faults.workers.end()?;
+    faults.workers.end().await?;
     let struck = faults.struck;
     println!(
         "chaos: seed {seed}: {} workers stopped past their lease, {} late writes refused to rascals, {} storms of cut connections, \

@@ -50,7 +50,7 @@ pub async fn run(seed: u64, away: Duration) -> Result<()> {
     let outcome = workload.settle().await?;
     workers.all_must_live()?;
     let (plain, twice) = rascal::read_lines(workers.lines())?;
-    workers.end()?;
+    workers.end().await?;
     println!(
         "outage: {} s, jobs {}, back at work after {:.2} s (rascals) and {:.2} s (shipped binary), ran twice {twice} of {plain} counted, \
          lost {}, doubled {}, workers died 0",

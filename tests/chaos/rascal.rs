@@ -82,6 +82,13 @@ pub fn start(url: &str, lines: &Path) -> Child {
 
 /// The worker process's own main.
 pub async fn work(url: &str, lines: PathBuf) -> Result<()> {
+    // Before it is seen to live: whoever sees it may end it.
+    let (stop, mut terminated) = (CancellationToken::new(), signal(SignalKind::terminate())?);
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        terminated.recv().await;
+        stopping.cancel();
+    });
     let options = url.parse()?;
     let pool =
         PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options);
@@ -104,12 +111,6 @@ pub async fn work(url: &str, lines: PathBuf) -> Result<()> {
                 Ok(())
             }
         });
-    let (stop, mut terminated) = (CancellationToken::new(), signal(SignalKind::terminate())?);
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        terminated.recv().await;
-        stopping.cancel();
-    });
     let serve = Serve::new(QUEUE, CONCURRENCY).time_limit(TIME_LIMIT);
     Workers::new(&process).serve(serve, &registry).run(stop).await;
     Ok(())

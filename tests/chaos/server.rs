@@ -17,6 +17,9 @@ use tempfile::TempDir;
 
 use crate::postgres::{self, Options, PrivatePostgres};
 
+/// How long it may take to stop, or to come back when there is room again.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// The disk that can be filled.
 const DISK: &str = "size=2g,mode=0711";
 
@@ -63,7 +66,7 @@ impl Server {
         let text = fs::read_to_string(&file).context("Postgres should run")?;
         let pid = text.lines().next().and_then(|l| l.parse().ok()).and_then(Pid::from_raw).context("a process id")?;
         kill_process(pid, Signal::QUIT).context("Postgres can't be stopped")?;
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + PATIENCE;
         while file.exists() {
             if Instant::now() > end {
                 bail!("Postgres did not stop");
@@ -88,7 +91,7 @@ impl Server {
         if let Ok(disk) = &self.disk {
             disk.free()?;
         }
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + PATIENCE;
         // It may be on its way down just now.
         while let Err(error) = self.open() {
             if Instant::now() > end {

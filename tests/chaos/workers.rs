@@ -4,12 +4,16 @@ use std::{
     fs::OpenOptions,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{Connection, PgConnection};
 
 use crate::rascal;
+
+const STARTED_WITHIN: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breed {
@@ -105,7 +109,8 @@ impl Workers {
     }
 
     /// Ends the workers as an operator does; each must drain and say that all is well.
-    pub fn end(mut self) -> Result<()> {
+    pub async fn end(mut self) -> Result<()> {
+        self.until_all_are_up().await?;
         for worker in 0..self.list.len() {
             self.signal(worker, Signal::TERM)?;
         }
@@ -116,6 +121,22 @@ impl Workers {
             }
         }
         Ok(())
+    }
+
+    /// The last one killed may have been replaced only now, and does not hear a signal before it has started.
+    async fn until_all_are_up(&mut self) -> Result<()> {
+        let pids: Vec<i32> = (0..self.list.len()).map(|worker| self.pid(worker)).collect();
+        let mut conn = PgConnection::connect(&self.url).await?;
+        let begun = Instant::now();
+        loop {
+            self.all_must_live()?;
+            let up: Vec<i32> = sqlx::query_scalar("select pid from queue.workers").fetch_all(&mut conn).await?;
+            if pids.iter().all(|pid| up.contains(pid)) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < STARTED_WITHIN, "a worker did not start");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Where plain jobs leave their lines.

@@ -27,7 +27,7 @@ const TABLES: &str = "
     create table chaos_effects (job bigint not null);
     create table chaos_refused (job bigint not null);
     create table chaos_made (mischief bigint not null, plain bigint not null, poison bigint not null)";
-/// How long the last runs may take once the faults are over: lost leases, backoff, and the sweep for runs without a job.
+/// How long the work may stand still once the faults are over: lost leases, backoff, and the sweep for runs without a job.
 const SETTLE: Duration = Duration::from_secs(240);
 
 /// Runs made and still to be made.
@@ -122,9 +122,9 @@ impl Workload {
         Ok(())
     }
 
-    /// Waits until every run has been planned, then counts each one's audit entries.
+    /// Waits until every run has been planned, for as long as it goes on, then counts each one's audit entries.
     pub async fn settle(&mut self) -> Result<Outcome> {
-        let end = Instant::now() + SETTLE;
+        let (mut fewest, mut progress) = (i64::MAX, Instant::now());
         loop {
             let open = sqlx::query_scalar::<_, i64>(
                 "select (select count(*) from runs where state in ('queued', 'running'))
@@ -132,8 +132,9 @@ impl Workload {
             );
             match open.fetch_one(&self.pool).await {
                 Ok(0) => break,
-                Ok(open) if Instant::now() > end => {
-                    println!("{open} runs and jobs are still open after {} s", SETTLE.as_secs());
+                Ok(open) if open < fewest => (fewest, progress) = (open, Instant::now()),
+                Ok(open) if progress.elapsed() > SETTLE => {
+                    println!("{open} runs and jobs are still open, and none has ended for {} s", SETTLE.as_secs());
                     break;
                 }
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
