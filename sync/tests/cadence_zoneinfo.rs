@@ -147,7 +147,9 @@ fn zone_data() -> PathBuf {
                 "pip",
                 "install",
                 "--quiet",
-                "--root-user-action=ignore",
+                // The network may fail for a moment.
+                "--retries=10",
+                "--timeout=60",
                 "--no-deps",
                 "--disable-pip-version-check",
                 "--target",

@@ -6,6 +6,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +15,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::geteuid;
 
 use crate::report::{run, say};
+
+/// Between the tries of what fetches from the network, which may fail for a moment, or of what waits for another installation.
+const PAUSES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
 /// A program that the tests use.
 struct Need {
@@ -57,14 +62,38 @@ pub fn prepare_for_tests(root: &Path) -> Result<()> {
     let packages: Vec<&str> = missing.iter().flat_map(|need| need.package.split(' ')).collect();
     if geteuid().is_root() && on_path("apt-get").is_some() {
         say(&format!("installing {}", packages.join(" ")));
-        let apt =
-            |arguments: &[&str]| run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"));
-        apt(&["update", "-qq"])?;
-        apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages.as_slice()].concat())?;
-        return Ok(());
+        return again_after(&PAUSES, || install(&packages));
     }
     let list: Vec<String> = missing.iter().map(|need| format!("{} ({})", need.name, need.why)).collect();
     bail!("missing: {}. On Debian: sudo apt install {}", list.join(", "), packages.join(" "))
+}
+
+/// Another installation may be under way, the network may fail for a moment, and nobody is there to answer a question.
+const APT: &str = "-qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold";
+
+fn install(packages: &[&str]) -> Result<()> {
+    let apt = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.args(APT.split(' ')).args(arguments);
+        run(apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()))
+    };
+    // One source of many that does not answer need not matter; the installation tells.
+    if let Err(error) = apt(&["update"]) {
+        say(&format!("{error:#}"));
+    }
+    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+}
+
+/// Does a step until it succeeds, after each of these pauses once more.
+fn again_after(pauses: &[Duration], mut step: impl FnMut() -> Result<()>) -> Result<()> {
+    for pause in pauses {
+        match step() {
+            Ok(()) => return Ok(()),
+            Err(error) => say(&format!("{error:#}; once more in {} s", pause.as_secs())),
+        }
+        thread::sleep(*pause);
+    }
+    step()
 }
 
 /// Installs the packages of `frontend/` exactly as its lock file says, if that has not been done.
@@ -79,14 +108,15 @@ pub fn install_frontend(root: &Path) -> Result<()> {
     if fs::read(&installed).is_ok_and(|done| done == lock) {
         return Ok(());
     }
-    run(npm(root).args(["ci", "--no-audit", "--no-fund"]))?;
+    again_after(&PAUSES, || run(npm(root).args(["ci", "--no-audit", "--no-fund"]).stdin(Stdio::null())))?;
     fs::write(&installed, lock).context("cannot note what was installed")
 }
 
 /// npm in `frontend/`.
 pub fn npm(root: &Path) -> Command {
     let mut npm = Command::new("npm");
-    npm.current_dir(root.join("frontend"));
+    // In production npm would leave out what builds and tests.
+    npm.current_dir(root.join("frontend")).env_remove("NODE_ENV");
     npm
 }
 
@@ -122,4 +152,22 @@ fn on_path(program: &str) -> Option<PathBuf> {
 
 fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_fails_for_a_moment_is_done_once_more_and_one_that_fails_for_good_is_not_hidden() {
+        for (failures, tries, good) in [(0, 1, true), (2, 3, true), (9, 3, false)] {
+            let mut tried = 0;
+            let outcome = again_after(&[Duration::ZERO; 2], || {
+                tried += 1;
+                ensure!(tried > failures, "not yet");
+                Ok(())
+            });
+            assert_eq!((tried, outcome.is_ok()), (tries, good), "{failures} failures");
+        }
+    }
 }
