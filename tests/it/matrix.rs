@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use driftless_domain::{accounts, sessions};
+use driftless_domain::sessions;
 use driftless_queue::NewJob;
 use jsonwebtoken::{EncodingKey, Header};
 use reqwest::{Method, RequestBuilder};
@@ -293,7 +293,7 @@ async fn every_operation_lets_in_whom_its_row_says_and_nobody_else() {
     // The first user's id is 1, which a token below claims to be.
     app.sign_up_admin("root").await;
     let token = app.sign_up("anna").await;
-    accounts::create(&app.domain, "bert", PASSWORD, false).await.unwrap();
+    app.user("bert", false).await;
     let annas = furnish(&app, &token).await;
     let document = app.get("/api/openapi.json").await.expect(200).json();
     let (operations, rows) = (operations(&document), rows(&annas));

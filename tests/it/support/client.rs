@@ -61,19 +61,39 @@ pub async fn ready(base: &str) {
     .await;
 }
 
+/// Sends a request again as long as there is no place to hash its password in, as its answer says.
+async fn patiently(request: impl Fn() -> RequestBuilder) -> Answer {
+    super::until("there is a place to hash in", async || {
+        let answer = send(request()).await;
+        (answer.status != 429 || answer.code() != "sign_in.crowded").then_some(answer)
+    })
+    .await
+}
+
 /// The password of every user that [`App::sign_up`] makes.
 pub const PASSWORD: &str = "correct horse battery";
 
 impl App {
+    /// Makes a user. Passwords are hashed a few at a time in a process: while other tests hash many, this waits.
+    pub async fn user(&self, name: &str, is_admin: bool) {
+        super::until("there is a place to hash in", async || {
+            match accounts::create(&self.domain, name, PASSWORD, is_admin).await {
+                Err(accounts::Error::Crowded) => None,
+                made => Some(made.unwrap()),
+            }
+        })
+        .await;
+    }
+
     /// Makes a user and signs him in: his access token.
     pub async fn sign_up(&self, name: &str) -> String {
-        accounts::create(&self.domain, name, PASSWORD, false).await.unwrap();
+        self.user(name, false).await;
         self.sign_in(name).await
     }
 
     /// Makes an admin and signs him in.
     pub async fn sign_up_admin(&self, name: &str) -> String {
-        accounts::create(&self.domain, name, PASSWORD, true).await.unwrap();
+        self.user(name, true).await;
         self.sign_in(name).await
     }
 
@@ -89,7 +109,7 @@ impl App {
 
     /// A request by nobody.
     pub async fn post(&self, path: &str, body: Value) -> Answer {
-        send(self.request(Method::POST, path).json(&body)).await
+        patiently(|| self.request(Method::POST, path).json(&body)).await
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -102,8 +122,11 @@ impl App {
 
     /// A request as the user of `token`, with a JSON body unless it is null.
     pub async fn call(&self, token: &str, method: Method, path: &str, body: Value) -> Answer {
-        let request = self.request(method, path).bearer_auth(token);
-        send(if body.is_null() { request } else { request.json(&body) }).await
+        patiently(|| {
+            let request = self.request(method.clone(), path).bearer_auth(token);
+            if body.is_null() { request } else { request.json(&body) }
+        })
+        .await
     }
 }
 

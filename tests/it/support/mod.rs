@@ -65,7 +65,7 @@ impl App {
         let domain = Domain::new(pool.clone(), settings, Some(Process::start(&pool).await.unwrap()));
         let stop = CancellationToken::new();
         let base = serve(domain.clone(), stop.clone()).await;
-        App { domain, database, base, http: reqwest::Client::new(), stop, data }
+        App { domain, database, base, http: reqwest::Client::builder().no_proxy().build().unwrap(), stop, data }
     }
 
     /// Another server process's worth of API on the same database and data folder; answers its address.
