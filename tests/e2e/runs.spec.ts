@@ -46,6 +46,36 @@ test('a run of a computer waits for it and can be cancelled', async ({ app, api 
   await expect(app.getByRole('button', { name: 'Cancel run' })).toHaveCount(0)
 })
 
+test('an answer from before a decision does not undo it on the page', async ({ app, api }) => {
+  const id = unique('stale')
+  await api.registerClient(id)
+  await api.createSchedule(id)
+  await runNow(app, id)
+  await expect(badge(app, 'Waiting for device')).toBeVisible()
+  const isRun = /\/api\/sync\/runs\/[^/]+$/
+  let [asked, ended, release] = [0, 0, () => {}]
+  const decided = new Promise<void>((resolve) => { release = resolve })
+  for (const end of ['requestfinished', 'requestfailed'] as const) app.on(end as 'requestfinished', (request) => { if (isRun.test(request.url())) ended += 1 })
+  await app.route(isRun, async (route) => {
+    const response = await route.fetch()
+    asked += 1
+    // Whoever asks after the first gets no answer that would hide what the first one did.
+    if (asked > 1) return
+    await decided
+    await route.fulfill({ response })
+  })
+  await expect.poll(() => asked).toBe(1)
+  ended = 0
+  await app.getByRole('button', { name: 'Cancel run' }).click()
+  await app.getByRole('dialog').getByRole('button', { name: 'Cancel run' }).click()
+  await expect(badge(app, 'Cancelled')).toBeVisible()
+  release()
+  await expect.poll(() => ended).toBeGreaterThan(0)
+  await app.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => requestAnimationFrame(resolve)) }))
+  await expect(badge(app, 'Cancelled')).toBeVisible()
+  await app.unrouteAll({ behavior: 'ignoreErrors' })
+})
+
 test('a folder registered in the page is synced by a run, which counts its files and names what it left out', async ({ app, api }) => {
   const id = unique('folder')
   const at = folder(id, 30)

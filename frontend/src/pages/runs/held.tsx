@@ -2,14 +2,15 @@
 //! touch a folder that is not the one it knows.
 import { Button, Group, Text, Title } from '@mantine/core'
 import { IconHandStop } from '@tabler/icons-react'
-import { useInfiniteQuery, useMutation, useQueryClient } from '@tanstack/react-query'
+import { useInfiniteQuery, useMutation } from '@tanstack/react-query'
 import { useEffect, useId, useState, type ReactNode } from 'react'
 import { useTranslation } from 'react-i18next'
 import type { Run } from '../../api/generated'
-import { approveRunMutation, discardRunMutation, getRunQueryKey, listHeldDeletionsInfiniteOptions } from '../../api/generated/@tanstack/react-query.gen'
+import { approveRunMutation, discardRunMutation, listHeldDeletionsInfiniteOptions } from '../../api/generated/@tanstack/react-query.gen'
 import { useCodes } from '../../i18n/codes'
 import { Confirm } from '../../parts/confirm'
 import { Failed, Loading } from '../../parts/states'
+import { useRunBecame } from './became'
 import { PathList } from './paths'
 import classes from './runs.module.css'
 
@@ -25,10 +26,10 @@ function useDeletions(run_id: string) {
 }
 
 function useDecision(run: Run) {
-  const queries = useQueryClient()
+  const became = useRunBecame()
   const [asked, ask] = useState<'approve' | 'discard'>()
   const path = { run_id: run.run_id }
-  const onSuccess = (now: Run) => { ask(undefined); queries.setQueryData(getRunQueryKey({ path }), now) }
+  const onSuccess = (now: Run) => { ask(undefined); return became(now) }
   const approving = useMutation({ ...approveRunMutation(), onSuccess })
   const discarding = useMutation({ ...discardRunMutation(), onSuccess })
   return { asked, ask, approving, discarding, approve: () => approving.mutate({ path }), discard: () => discarding.mutate({ path }) }

@@ -1,13 +1,13 @@
 //! One run, live while it goes on: where it stands, what it did, what it left out and why, and the decisions it waits for.
 import { Button, Text } from '@mantine/core'
-import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query'
+import { useMutation, useQuery } from '@tanstack/react-query'
 import { IconAlertTriangle, IconFlask, IconListCheck, IconListDetails, IconQuestionMark } from '@tabler/icons-react'
 import { useState } from 'react'
 import { useTranslation } from 'react-i18next'
 import { useParams } from 'react-router'
 import { Failure } from '../../api/failure'
 import type { Run, RunState } from '../../api/generated'
-import { cancelRunMutation, getRunOptions, getRunQueryKey } from '../../api/generated/@tanstack/react-query.gen'
+import { cancelRunMutation, getRunOptions } from '../../api/generated/@tanstack/react-query.gen'
 import { bytes } from '../../format/rate'
 import { duration, userZone } from '../../format/time'
 import { useCodes } from '../../i18n/codes'
@@ -18,6 +18,7 @@ import { Block, Page } from '../../parts/page'
 import { Failed, Loading, useExplain } from '../../parts/states'
 import { When } from '../../parts/when'
 import { NotFound } from '../../shell/lost'
+import { useRunBecame } from './became'
 import { folderInDoubt, Held } from './held'
 import { Paths } from './paths'
 import { readPlan } from './plan'
@@ -29,7 +30,7 @@ const CANCELLABLE: ReadonlySet<RunState> = new Set(['queued', 'running', 'waitin
 
 function Cancel({ run, asked, onAsked }: { run: Run; asked: boolean; onAsked: () => void }) {
   const { t } = useTranslation()
-  const queries = useQueryClient()
+  const became = useRunBecame()
   const [open, setOpen] = useState(false)
   const path = { run_id: run.run_id }
   const cancelling = useMutation({
@@ -37,7 +38,7 @@ function Cancel({ run, asked, onAsked }: { run: Run; asked: boolean; onAsked: ()
     onSuccess: (now) => {
       setOpen(false)
       onAsked()
-      queries.setQueryData(getRunQueryKey({ path }), now)
+      return became(now)
     },
   })
   return (

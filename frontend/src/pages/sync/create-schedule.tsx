@@ -31,7 +31,10 @@ export function CreateSchedule() {
     },
   })
   const known = devices.data?.devices ?? []
-  const device = known.some(({ device_id }) => device_id === picked) ? picked : (known.length === 1 ? (known[0]?.device_id ?? null) : null)
+  const device = known.some(({ device_id }) => device_id === picked) ? picked : null
+  // The only one there is chooses itself, and stays chosen when others come.
+  const [only] = known
+  if (device === null && only && known.length === 1) setPicked(only.device_id)
   const failure = creating.error ? toFailure(creating.error) : undefined
   const fieldError = useFieldError(failure)
   const submit = (event: FormEvent) => {
@@ -44,7 +47,7 @@ export function CreateSchedule() {
       <form onSubmit={submit}>
         <Stack>
           <Select
-            label={t('sync.create.device')} placeholder={none ? t('sync.create.noDevice') : t('sync.create.devicePick')} searchable={known.length > 8} required withAsterisk={false} disabled={none} value={device} onChange={setPicked}
+            label={t('sync.create.device')} placeholder={none ? t('sync.create.noDevice') : t('sync.create.devicePick')} searchable={known.length > 8} required withAsterisk={false} allowDeselect={false} disabled={none} value={device} onChange={setPicked}
             data={known.map(({ device_id, device_name }) => ({ value: device_id, label: device_name === device_id ? device_id : `${device_name} (${device_id})` }))} error={fieldError('device_id')}
           />
           <RuleFields draft={draft} onChange={(part) => setDraft((old) => ({ ...old, ...part }))} failure={failure} />
