@@ -14,7 +14,10 @@ import { Failed } from '../../parts/states'
 import { tell } from '../../parts/tell'
 import { MoreOptions } from './more-options'
 
-const FIELDS = ['device_id', 'device_name', 'remote.path', 'base_path']
+/** What the server calls the folder, depending on what is wrong with it. */
+const FOLDER = ['remote.path', 'path', 'remote']
+/** Fields that show their own error; any other goes to the form's foot. */
+const FIELDS = ['device_id', 'device_name', ...FOLDER, 'base_path']
 const EMPTY = { id: '', name: '', path: '', base: '' }
 
 export function Register() {
@@ -57,7 +60,7 @@ export function Register() {
           <TextInput label={t('sync.register.id')} description={t('sync.register.idHint')} required withAsterisk={false} maxLength={255} autoComplete="off" spellCheck={false} {...field('id')} error={fieldError('device_id')} />
           <TextInput label={t('sync.register.name')} description={t('sync.register.nameHint')} maxLength={255} autoComplete="off" {...field('name')} error={fieldError('device_name')} />
           {kind === 'remote' ? (
-            <TextInput label={t('sync.register.path')} description={t('sync.register.pathHint')} placeholder="/srv/files/anna" required withAsterisk={false} autoComplete="off" spellCheck={false} {...field('path')} error={fieldError('remote.path', 'path', 'remote')} />
+            <TextInput label={t('sync.register.path')} description={t('sync.register.pathHint')} placeholder="/srv/files/anna" required withAsterisk={false} autoComplete="off" spellCheck={false} {...field('path')} error={fieldError(...FOLDER)} />
           ) : null}
           <MoreOptions open={open} toggle={more.toggle} label={t('sync.register.more')} />
           <Collapse expanded={open || fieldError('base_path') !== undefined}>
