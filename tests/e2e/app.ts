@@ -1,13 +1,16 @@
 //! What the browser tests share: a page that is signed in, and the API for arranging what a test is not about.
+import { randomBytes } from 'node:crypto'
 import AxeBuilder from '@axe-core/playwright'
 import { expect, test as base, type APIRequestContext, type Page } from '@playwright/test'
 import { PASSWORD } from './server'
 
 export { PASSWORD }
 
-let counter = 0
-/** A device id that no other test uses. */
-export const unique = (word: string) => `${word}-${process.pid}-${++counter}`
+/** A device id that no other test uses, and that is no part of another's. */
+export const unique = (word: string) => `${word}-${randomBytes(4).toString('hex')}`
+
+/** A time of day that is hours away in UTC and in Berlin, so that no schedule runs by itself while a test looks, and that no clock skips. */
+export const farTime = () => (new Date().getUTCHours() >= 2 && new Date().getUTCHours() < 14 ? '20:30' : '08:30')
 
 /** Calls the API as the administrator. */
 export class Api {
@@ -15,7 +18,7 @@ export class Api {
 
   static async signIn(http: APIRequestContext): Promise<Api> {
     const answer = await http.post('/api/auth/login', { data: { username: 'admin', password: PASSWORD } })
-    expect(answer.ok()).toBe(true)
+    expect(answer.ok(), `sign-in: ${answer.status()} ${await answer.text()}`).toBe(true)
     return new Api(http, (await answer.json()).access_token)
   }
 
@@ -35,7 +38,7 @@ export class Api {
   }
 
   createSchedule(device_id: string, more: object = {}) {
-    return this.send('post', '/api/sync/schedule/create', { device_id, schedule_type: 'daily', time_of_day: '02:00', ...more })
+    return this.send('post', '/api/sync/schedule/create', { device_id, schedule_type: 'daily', time_of_day: farTime(), timezone: 'UTC', ...more })
   }
 }
 
@@ -50,7 +53,7 @@ interface Fixtures { api: Api; app: Page }
 
 export const test = base.extend<Fixtures>({
   api: async ({ playwright, baseURL }, use) => {
-    const http = await playwright.request.newContext({ baseURL: baseURL ?? '' })
+    const http = await playwright.request.newContext({ baseURL: baseURL ?? '', timeout: 120_000 })
     await use(await Api.signIn(http))
     await http.dispose()
   },

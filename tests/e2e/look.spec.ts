@@ -1,6 +1,6 @@
 //! Language, theme, narrow screens, accessibility in both themes, and how much is loaded at first.
 import type { Response } from '@playwright/test'
-import { expect, expectAccessible, PASSWORD, test, unique } from './app'
+import { expect, expectAccessible, PASSWORD, signIn, test, unique } from './app'
 
 const PAGES = ['/sync', '/runs', '/devices', '/activity', '/jobs', '/settings']
 
@@ -34,9 +34,7 @@ test.describe('on a phone', () => {
   test.use({ viewport: { width: 360, height: 740 } })
   test.beforeEach(async ({ page }) => {
     await page.goto('/')
-    await page.getByLabel('User name').fill('admin')
-    await page.getByLabel('Password', { exact: true }).fill(PASSWORD)
-    await page.getByRole('button', { name: 'Sign in' }).click()
+    await signIn(page)
     await expect(page.getByRole('button', { name: 'Menu', exact: true })).toBeVisible()
   })
 
@@ -68,7 +66,8 @@ test('the first load is at most 250 kB of gzipped script', async ({ page }) => {
   const scripts: Response[] = []
   page.on('response', (response) => { if (response.request().resourceType() === 'script') scripts.push(response) })
   await page.addInitScript(() => localStorage.setItem('driftless.signed-in', '1'))
-  await page.context().request.post('/api/auth/login', { data: { username: 'admin', password: PASSWORD, cookie: true } })
+  const answer = await page.context().request.post('/api/auth/login', { data: { username: 'admin', password: PASSWORD, cookie: true } })
+  expect(answer.ok(), await answer.text()).toBe(true)
   await page.goto('/sync')
   await expect(page.getByRole('button', { name: 'Save limits' })).toBeVisible()
   const sizes = await Promise.all(scripts.map(async (script) => {

@@ -42,6 +42,7 @@ test('requests that meet an expired token all succeed after a single refresh', a
   await expect(app.getByRole('button', { name: 'Save limits' })).toBeVisible()
   await expect.poll(() => refreshes).toBe(1)
   await expect(app.getByRole('alert')).toHaveCount(0)
+  await app.unrouteAll({ behavior: 'ignoreErrors' })
 })
 
 test('signing out ends the session in every tab and on the server', async ({ app, context }) => {
