@@ -84,12 +84,12 @@ impl Cluster {
         // Durable as in life: outages are part of the tests.
         let options = format!("-c listen_addresses='' -c max_connections=200 -k '{socket}'");
         let log = self.folder.path().join("log");
-        self.run("pg_ctl", &["-w", "-o", &options, "-l", log.to_str().unwrap(), "start"]);
+        self.run("pg_ctl", &["-t", "300", "-o", &options, "-l", log.to_str().unwrap(), "start"]);
     }
 
     /// As a crash: no checkpoint, no goodbye.
     pub fn crash(&self) {
-        self.run("pg_ctl", &["-m", "immediate", "stop"]);
+        self.run("pg_ctl", &["-t", "300", "-m", "immediate", "stop"]);
     }
 
     fn data(&self) -> PathBuf {
