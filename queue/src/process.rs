@@ -148,15 +148,16 @@ impl Process {
 
     /// Returns when the queues of this process have had nothing due or running for `quiet`, in any process.
     pub async fn until_idle(&self, quiet: Duration) {
-        let mut idle_since = Instant::now();
-        while idle_since.elapsed() < quiet {
-            tokio::time::sleep((quiet / 8).min(Duration::from_millis(250))).await;
+        // Counted in looks, not by the clock: a process that stood still meanwhile has seen nothing.
+        let pause = (quiet / 8).min(Duration::from_millis(250));
+        let (mut looks, enough) = (0.0, quiet.as_secs_f64() / pause.as_secs_f64());
+        while looks < enough {
+            tokio::time::sleep(pause).await;
             let feeds = self.shared.feeds();
             let here = feeds.iter().all(|feed| feed.is_empty());
             let queues: Vec<_> = feeds.iter().map(|feed| feed.queue.as_str()).collect();
-            if !here || !matches!(look::is_empty(&self.shared.pool, &queues, quiet).await, Ok(true)) {
-                idle_since = Instant::now();
-            }
+            let idle = here && matches!(look::is_empty(&self.shared.pool, &queues, quiet).await, Ok(true));
+            looks = if idle { looks + 1.0 } else { 0.0 };
         }
     }
 

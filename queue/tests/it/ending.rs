@@ -5,12 +5,15 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use driftless_queue::{Context, JobError, JobId, NewJob, Registry, Serve, Stop, dead_jobs, job, redrive};
+use driftless_queue::{
+    Context, JobError, JobId, NewJob, Process, Registry, Serve, Stop, Workers, dead_jobs, job, redrive,
+};
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Db, Worker, effect_job, effects, gated_effects, gated_job, until};
 
@@ -191,6 +194,29 @@ async fn until_idle_returns_when_the_queue_has_been_empty_for_a_while() {
     worker.process.until_idle(Duration::from_millis(500)).await;
     assert_eq!(db.effects().await, (20, 20));
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_stood_still_is_not_idle() {
+    let db = Db::create().await;
+    db.enqueue((0..20).map(|_| effect_job(50))).await;
+    let process = Process::start(&db.pool).await.unwrap();
+    let (stop, quiet) = (CancellationToken::new(), Duration::from_millis(400));
+    let idle = async {
+        process.until_idle(quiet).await;
+        let done = db.effects().await;
+        stop.cancel();
+        done
+    };
+    let work = async {
+        // Between its start and its first work nothing here moves for a while, as on a machine that is suspended.
+        let begin = Instant::now();
+        while begin.elapsed() < quiet * 2 {}
+        tokio::task::yield_now().await;
+        Workers::new(&process).serve(Serve::new("q", 8), &effects(&db.pool)).run(stop.clone()).await;
+    };
+    let (done, ()) = tokio::join!(biased; idle, work);
+    assert_eq!(done, (20, 20));
 }
 
 #[tokio::test(flavor = "multi_thread")]
