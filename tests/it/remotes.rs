@@ -549,7 +549,7 @@ async fn a_person_can_end_a_run_between_two_steps() {
     for n in 0..50 {
         place.write(&format!("new/{n}"), &n.to_string());
     }
-    let run = place.cancelled_at_once().await;
+    let run = place.cancelled_before_its_first_step().await;
     assert_eq!(run.state, State::Cancelled, "{run:?}");
     assert_eq!(place.sync().await.state, State::Succeeded);
     assert_eq!(place.tree().await.len(), 51);

@@ -314,6 +314,7 @@ async fn a_pack_whose_writer_is_gone_is_taken_away() {
     // Leaked, as a process that is killed leaks it.
     std::mem::forget(writer);
     app.database.move_clock("2 hours").await;
+    app.is_alive().await;
     assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_abandoned, 0, "its process still lives");
     sqlx::query("update packs set owner = gen_random_uuid()").execute(app.domain.pool()).await.unwrap();
     assert_eq!(cleanup::run(&app.domain).await.unwrap().packs_abandoned, 1);

@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::support::{
     App,
     binary::{self, driftless},
+    until,
 };
 
 /// One device with its schedule. The tree's folder is `base`.
@@ -414,6 +415,21 @@ impl Place {
         self.finished(run).await
     }
 
+    /// The same, and nothing is planned before the worker has heard of the request: however late that is, there is all left to end.
+    pub async fn cancelled_before_its_first_step(&self) -> Run {
+        let mut baseline = self.pool().begin().await.unwrap();
+        sqlx::query("lock table baselines in access exclusive mode").execute(&mut *baseline).await.unwrap();
+        let heard = async {
+            until("the worker has looked", async || {
+                let looked = "select from runs where state = 'running' and progress is not null";
+                sqlx::query(looked).fetch_optional(self.pool()).await.unwrap().map(drop)
+            })
+            .await;
+            baseline.rollback().await.unwrap();
+        };
+        tokio::join!(self.cancelled_at_once(), heard).0
+    }
+
     /// The shipped binary with this place's database, data and roots.
     pub fn work(&self, arguments: &[&str]) -> Command {
         let (data, roots) = (self.app.data_dir(), self.roots());
@@ -439,7 +455,10 @@ impl Place {
             }
             // Its own copy: the way to the build's may be closed to others.
             let copy = roots.join("driftless");
-            fs::copy(env!("CARGO_BIN_EXE_driftless"), &copy).unwrap();
+            // Copied by another process: had this one the copy open for writing while a test beside it starts a program, that
+            // one would hold it open too for a moment, and it could not be run.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_driftless")).arg(&copy).status().unwrap();
+            assert!(copied.success());
             let mut other = Command::new("setpriv");
             other.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy).args(["work", "--until-idle"]);
             other.env_clear().envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));

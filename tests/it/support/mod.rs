@@ -70,7 +70,12 @@ impl App {
 
     /// Another server process's worth of API on the same database and data folder; answers its address.
     pub async fn second_server(&self) -> String {
-        let pool = db::connect(&self.database.url, 5).await.unwrap();
+        self.second_server_on(&self.database.url).await
+    }
+
+    /// The same, which reaches the database by another way.
+    pub async fn second_server_on(&self, url: &str) -> String {
+        let pool = db::connect(url, 5).await.unwrap();
         let domain =
             Domain::new(pool.clone(), self.domain.settings().clone(), Some(Process::start(&pool).await.unwrap()));
         serve(domain, self.stop.clone()).await
@@ -84,6 +89,18 @@ impl App {
         let (working, stop) = (domain.clone(), self.stop.clone());
         tokio::spawn(async move { driftless_jobs::run(working, &process, stop).await });
         domain
+    }
+
+    /// Waits until the app's own process holds its lease for some seconds to come: it loses connections, and time, where the
+    /// clock is moved or the machine stops.
+    pub async fn is_alive(&self) {
+        until("the process holds its lease", async || {
+            let lives =
+                "select exists (select from queue.workers where token = $1 and lease_until > now() + interval '5 s')";
+            let lives = sqlx::query_scalar(lives).bind(self.domain.process()).fetch_one(self.domain.pool()).await;
+            lives.unwrap_or(false).then_some(())
+        })
+        .await;
     }
 
     /// One value from this test's database, as its owner.
@@ -170,17 +187,16 @@ impl Drop for App {
     }
 }
 
-/// Jobs and leases that a test left behind, after giving a draining worker time to hand them back. A periodic job that waits
-/// is nobody's: its minute came while the workers were stopping.
+/// Jobs and leases that a test left behind, after giving a draining worker time to hand them back. A periodic job is
+/// nobody's: its minute came while the workers were stopping, where they share the test's thread even while one was taking it.
 async fn leftovers(url: &str) -> Vec<String> {
     use sqlx::Connection;
     let mut conn = sqlx::PgConnection::connect(url).await.unwrap();
     let end = std::time::Instant::now() + PATIENCE;
     loop {
         let left: Vec<String> = sqlx::query_scalar(
-            "select 'job ' || kind || ' ' || payload::text from queue.jobs where lease_token is not null
-             union all select 'ready job ' || kind || ' ' || payload::text from queue.jobs
-                 where lease_token is null and run_at <= queue.now() and queue <> 'system'
+            "select case when lease_token is null then 'ready ' else '' end || 'job ' || kind || ' ' || payload::text
+             from queue.jobs where (lease_token is not null or run_at <= queue.now()) and queue <> 'system'
              union all select 'running run ' || id::text from runs where state = 'running'",
         )
         .fetch_all(&mut conn)

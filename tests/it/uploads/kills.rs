@@ -29,10 +29,12 @@ fn server(app: &App) -> (Process, String) {
     Process::serve(&app.data_dir(), &settings)
 }
 
-/// Kills a server as a power cut does, and lets its lease run out at once.
+/// Kills a server as a power cut does, and lets its lease run out at once. What it had sent to Postgres may be under way
+/// still, a beat of its heart, too.
 async fn kill(app: &App, server: Process) {
     let pid = server.id();
     server.kill();
+    app.database.end_sessions().await;
     sqlx::query("update queue.workers set lease_until = queue.now() - interval '1 s' where pid = $1")
         .bind(pid)
         .execute(app.domain.pool())
