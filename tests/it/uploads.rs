@@ -339,6 +339,9 @@ async fn what_takes_long_to_hash_is_completed_by_a_job() {
     get(&app, &token, "/films/long").await.expect(404);
     let again = post(&app, &app.base, &token, &id, "complete").await.expect(202);
     assert!(again.json()["job_id"].is_null(), "one job is enough");
+    let piece = chunk(&app, &app.base, &token, &id, 0, &contents).await.expect(409);
+    let given_up = app.call(&token, Method::DELETE, &format!("/api/sync/upload/{id}"), Value::Null).await.expect(409);
+    assert_eq!([piece.code(), given_up.code()], ["upload.completing"; 2]);
     app.work().await;
     let done = until("the job has completed it", async || {
         let answer = post(&app, &app.base, &token, &id, "complete").await;

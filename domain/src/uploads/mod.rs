@@ -81,6 +81,9 @@ pub enum Error {
     /// The upload is complete already.
     #[error("the upload is complete already")]
     Done,
+    /// A job completes the upload.
+    #[error("the upload is being completed; it can't be changed or given up any more")]
+    Completing,
     /// Too many uploads are open.
     #[error("too many uploads are open; complete or cancel some")]
     TooMany,
@@ -115,7 +118,7 @@ impl Fault for Error {
         match self {
             Error::NotFound | Error::NoDevice => Kind::NotFound,
             Error::Invalid { .. } => Kind::Invalid,
-            Error::Incomplete(_) | Error::Done => Kind::Conflict,
+            Error::Incomplete(_) | Error::Done | Error::Completing => Kind::Conflict,
             Error::TooMany => Kind::Busy,
             Error::Precondition(_) => Kind::Precondition,
             other => other.cause().map_or(Kind::Internal, Fault::kind),
@@ -129,6 +132,7 @@ impl Fault for Error {
             Error::Invalid { code, .. } => code,
             Error::Incomplete(_) => "upload.incomplete",
             Error::Done => "upload.done",
+            Error::Completing => "upload.completing",
             Error::TooMany => "upload.too_many",
             Error::Precondition(_) => "file.precondition",
             other => other.cause().map_or("internal", Fault::code),
@@ -385,8 +389,11 @@ where
     let mut tx = domain.begin(actor).await?;
     let upload = load(&mut tx, actor, id).await?;
     drop(tx);
-    if upload.done.is_some() || upload.completing {
+    if upload.done.is_some() {
         return Err(Error::Done);
+    }
+    if upload.completing {
+        return Err(Error::Completing);
     }
     if n >= upload.total_chunks() {
         let problem = format!("there are {} pieces, counted from 0", upload.total_chunks());
@@ -529,7 +536,9 @@ pub async fn cancel(tx: &mut Tx, actor: &Actor, id: Uuid) -> Result<(), Error> {
         .await?
         .rows_affected();
     if gone == 0 {
-        return Err(Error::NotFound);
+        // There is none, or a job is at it.
+        load(tx, actor, id).await?;
+        return Err(Error::Completing);
     }
     sqlx::query("delete from pins where holder = $1").bind(id).execute(&mut **tx).await?;
     Ok(())
