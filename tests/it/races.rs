@@ -153,6 +153,39 @@ async fn a_device_that_is_removed_while_it_acknowledges_leaves_nothing_behind() 
 }
 
 #[tokio::test]
+async fn an_upload_that_ends_outside_the_devices_new_folder_is_none_of_the_devices_files() {
+    let app = App::start().await;
+    let token = app.sign_up("ada").await;
+    app.device(&token, "laptop").await;
+    let upload = async |path: &str| {
+        let body = json!({"device_id": "laptop", "file_path": path, "total_size": PIECE, "chunk_size": PIECE});
+        let started = app.call(&token, Method::POST, "/api/sync/upload/start", body).await.expect(200).json();
+        let id = started["upload_id"].as_str().unwrap().to_owned();
+        piece(&app, &token, &id, 0, 1).await;
+        format!("/api/sync/upload/{id}/complete")
+    };
+    let held = "select count(*) from baselines where not starts_with(path, (select base_path from devices))";
+    let (before, during, inside) = (upload("/before").await, upload("/during").await, upload("/desk/f").await);
+    // Another folder while one is being completed ...
+    let mut patch = app.domain.pool().begin().await.unwrap();
+    sqlx::query("update devices set base_path = '/desk'").execute(&mut *patch).await.unwrap();
+    let completed = app.call(&token, Method::POST, &during, Value::Null);
+    let (completed, ()) = tokio::join!(completed, async {
+        somebody_waits(&app).await;
+        patch.commit().await.unwrap();
+    });
+    completed.expect(200);
+    assert_eq!(app.value::<i64>(held).await, 0);
+    // ... and before one is.
+    app.call(&token, Method::POST, &before, Value::Null).await.expect(200);
+    app.call(&token, Method::POST, &inside, Value::Null).await.expect(200);
+    assert_eq!((app.value::<i64>(held).await, app.value::<i64>("select count(*) from baselines").await), (0, 1));
+    for path in ["/before", "/during", "/desk/f"] {
+        get(&app, &token, path).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn a_schedule_for_a_device_that_is_just_removed_is_no_fault_of_ours() {
     let app = App::start().await;
     let token = app.sign_up("ada").await;

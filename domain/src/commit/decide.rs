@@ -37,6 +37,8 @@ pub(super) struct Decider<'a> {
     pub conn: &'a mut PgConnection,
     pub state: &'a mut State,
     pub origin: Origin,
+    /// The device's folder, where the device holds nothing else.
+    pub folder: Option<&'a TreePath>,
 }
 
 /// The folder that will hold an entry, and the folders above it that must be made first.
@@ -90,6 +92,12 @@ impl Decider<'_> {
 
     fn baseline(&mut self, entry: i64, held: Option<(i64, Held)>) {
         if let Some(device) = self.origin.device() {
+            // What was on its way when the device was given another folder is none of the device's files.
+            if let (Some(folder), Some((_, held))) = (self.folder, &held)
+                && !held.path.starts_with(folder)
+            {
+                return;
+            }
             // A run forgets by itself what it has replaced or moved away.
             let alone = matches!(self.origin, Origin::Device { .. });
             self.state.baselines.push(BaselineRow { device, entry, held, alone });

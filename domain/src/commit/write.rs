@@ -33,8 +33,8 @@ pub(super) async fn transact(
         let prepared = prepare(&mut tx, actor, &waiting.batch).await;
         // A refusal of one request is its own affair; a failing statement ends the whole transaction.
         match prepared {
-            Ok(recorded) => {
-                let outcomes = carry_out(&mut tx, &mut state, actor, &waiting.batch).await?;
+            Ok((recorded, folder)) => {
+                let outcomes = carry_out(&mut tx, &mut state, actor, &waiting.batch, folder.as_ref()).await?;
                 answers.push((Ok(outcomes), recorded));
             }
             Err(
@@ -59,13 +59,13 @@ pub(super) async fn transact(
     Ok(answers)
 }
 
-/// All that must hold before anything of a request is decided. Answers whether its pack was recorded.
-async fn prepare(conn: &mut PgConnection, actor: &Actor, batch: &Batch) -> Result<bool, Error> {
-    hold_device(conn, &batch.origin).await?;
+/// All that must hold before anything of a request is decided. Answers whether its pack was recorded, and its device's folder.
+async fn prepare(conn: &mut PgConnection, actor: &Actor, batch: &Batch) -> Result<(bool, Option<TreePath>), Error> {
+    let folder = hold_device(conn, &batch.origin).await?;
     if let Some(upload) = batch.upload {
         hold_upload(conn, upload).await?;
     }
-    Ok(take_chunks(conn, actor.user_id, batch).await?)
+    Ok((take_chunks(conn, actor.user_id, batch).await?, folder))
 }
 
 /// Holds an upload that is still to be completed: its file must not come to be twice, nor after it was given up.
@@ -90,17 +90,17 @@ async fn lock_head(tx: &mut Tx, actor: &Actor) -> Result<State, Error> {
     Ok(State::new(actor.user_id, now, epoch, seq))
 }
 
-/// Holds the device, and the run at its fence, until the transaction ends.
-async fn hold_device(conn: &mut PgConnection, origin: &Origin) -> Result<(), Error> {
-    let Some(device) = origin.device() else { return Ok(()) };
-    let there: Option<i32> = sqlx::query_scalar("select 1 from devices where id = $1 for key share")
-        .bind(device)
-        .fetch_optional(&mut *conn)
-        .await?;
-    if there.is_none() {
-        return Err(Error::DeviceGone);
-    }
-    let Origin::Run { run, fence, .. } = origin else { return Ok(()) };
+/// Holds the device, and the run at its fence, until the transaction ends. Answers the folder of a device that reports by
+/// itself: it may be given another one at any time, which waits here; that of a run stays while it runs.
+async fn hold_device(conn: &mut PgConnection, origin: &Origin) -> Result<Option<TreePath>, Error> {
+    let Some(device) = origin.device() else { return Ok(None) };
+    let hold = match origin {
+        Origin::Run { .. } => "select base_path from devices where id = $1 for key share",
+        _ => "select base_path from devices where id = $1 for share",
+    };
+    let folder: Option<String> = sqlx::query_scalar(hold).bind(device).fetch_optional(&mut *conn).await?;
+    let folder = folder.ok_or(Error::DeviceGone)?;
+    let Origin::Run { run, fence, .. } = origin else { return Ok(TreePath::parse(&folder).ok()) };
     let held: Option<i32> = sqlx::query_scalar(
         "select 1 from runs where id = $1 and device_id = $2 and fence = $3 and state = 'running' for share",
     )
@@ -109,7 +109,7 @@ async fn hold_device(conn: &mut PgConnection, origin: &Origin) -> Result<(), Err
     .bind(fence)
     .fetch_optional(conn)
     .await?;
-    held.map(|_| ()).ok_or(Error::FenceLost)
+    held.map(|_| None).ok_or(Error::FenceLost)
 }
 
 /// Records the request's pack and takes every chunk that its contents name.
@@ -130,7 +130,13 @@ async fn take_chunks(conn: &mut PgConnection, user_id: i64, batch: &Batch) -> Re
     Ok(recorded.first().copied().unwrap_or(false))
 }
 
-async fn carry_out(tx: &mut Tx, state: &mut State, actor: &Actor, batch: &Batch) -> Result<Vec<Outcome>, Error> {
+async fn carry_out(
+    tx: &mut Tx,
+    state: &mut State,
+    actor: &Actor,
+    batch: &Batch,
+    folder: Option<&TreePath>,
+) -> Result<Vec<Outcome>, Error> {
     let paths: Vec<&TreePath> = batch
         .changes
         .iter()
@@ -148,7 +154,7 @@ async fn carry_out(tx: &mut Tx, state: &mut State, actor: &Actor, batch: &Batch)
     state.preload(tx, &paths).await?;
     let mut outcomes = Vec::with_capacity(batch.changes.len());
     for change in &batch.changes {
-        let mut decider = Decider { conn: &mut *tx, state: &mut *state, origin: batch.origin };
+        let mut decider = Decider { conn: &mut *tx, state: &mut *state, origin: batch.origin, folder };
         outcomes.push(decider.decide(change).await?);
     }
     if let Some(pins) = batch.ingested.as_ref().and_then(|i| i.pins()) {
