@@ -151,14 +151,15 @@ async fn bad_pieces_are_problems_with_code_and_field_and_change_nothing() {
         let answer = send(app.request(Method::POST, &url(n, query)).bearer_auth(&token).body(body)).await.expect(422);
         (answer.code(), answer.field())
     };
+    // Who is refused before all is read may hear of it while he still writes, and then not what it is: so there is little to write.
     let piece = || contents[..CHUNK].to_vec();
     let zeros = format!("?chunk_hash={}", "0".repeat(64));
-    assert_eq!(attempt("2", "", piece()).await, ("upload.chunk_out_of_range", "chunk_number"));
+    assert_eq!(attempt("2", "", vec![]).await, ("upload.chunk_out_of_range", "chunk_number"));
     assert_eq!(attempt("0", &zeros, piece()).await, ("upload.hash_mismatch", "chunk_hash"));
-    assert_eq!(attempt("0", "?chunk_hash=xyz", piece()).await, ("hash.invalid", "chunk_hash"));
+    assert_eq!(attempt("0", "?chunk_hash=xyz", vec![]).await, ("hash.invalid", "chunk_hash"));
     assert_eq!(attempt("0", "", contents[..9].to_vec()).await.0, "upload.chunk_size_wrong");
-    assert_eq!(attempt("0", "", contents.clone()).await.0, "upload.chunk_size_wrong");
-    assert_eq!(attempt("-1", "", piece()).await.1, "chunk_number");
+    assert_eq!(attempt("0", "", contents[..=CHUNK].to_vec()).await.0, "upload.chunk_size_wrong");
+    assert_eq!(attempt("-1", "", vec![]).await.1, "chunk_number");
     for (verb, path) in [(Method::GET, "progress"), (Method::POST, "resume"), (Method::POST, "complete")] {
         let answer = app.call(&eve, verb, &format!("/api/sync/upload/{id}/{path}"), Value::Null).await.expect(404);
         assert_eq!(answer.code(), "upload.not_found");
@@ -339,7 +340,7 @@ async fn what_takes_long_to_hash_is_completed_by_a_job() {
     get(&app, &token, "/films/long").await.expect(404);
     let again = post(&app, &app.base, &token, &id, "complete").await.expect(202);
     assert!(again.json()["job_id"].is_null(), "one job is enough");
-    let piece = chunk(&app, &app.base, &token, &id, 0, &contents).await.expect(409);
+    let piece = chunk(&app, &app.base, &token, &id, 0, b"").await.expect(409);
     let given_up = app.call(&token, Method::DELETE, &format!("/api/sync/upload/{id}"), Value::Null).await.expect(409);
     assert_eq!([piece.code(), given_up.code()], ["upload.completing"; 2]);
     app.work().await;
