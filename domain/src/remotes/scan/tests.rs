@@ -145,12 +145,12 @@ fn a_file_written_within_two_seconds_of_the_scan_is_not_settled_and_is_hashed_ne
     // Whoever stands still for so long meanwhile looks at a file that is no longer young, and tries again.
     let (scan, again) = (0..100)
         .find_map(|_| {
+            let begin = Instant::now();
             fs::write(&file, "young").unwrap();
-            let written = Instant::now();
             let scan = look(tmp.path());
             let wrong = (scan.found[0].stat.print, ContentHash::of(b"other"));
             let again = look_with(tmp.path(), &|_, _| false, &|_| Some(wrong));
-            (written.elapsed() < Duration::from_secs(1)).then_some((scan, again))
+            (begin.elapsed() < Duration::from_secs(1)).then_some((scan, again))
         })
         .unwrap();
     assert!(!scan.found[0].settled);
