@@ -400,6 +400,11 @@ pub async fn patch(tx: &mut Tx, actor: &Actor, device_id: &str, edit: Edit) -> R
         if in_use(tx, device.id).await? {
             return Err(Error::InUse);
         }
+        // Commits write baselines, under this lock: they see the old folder and are over, or the new one.
+        sqlx::query("select from heads where user_id = $1 for no key update")
+            .bind(actor.user_id)
+            .execute(&mut **tx)
+            .await?;
         // The baselines speak of the old folder: kept, they would make files that lie elsewhere now look deleted.
         sqlx::query("delete from baselines where device_id = $1").bind(device.id).execute(&mut **tx).await?;
         sqlx::query(

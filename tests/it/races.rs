@@ -166,17 +166,24 @@ async fn an_upload_that_ends_outside_the_devices_new_folder_is_none_of_the_devic
     };
     let held = "select count(*) from baselines where not starts_with(path, (select base_path from devices))";
     let (before, during, inside) = (upload("/before").await, upload("/during").await, upload("/desk/f").await);
-    // Another folder while one is being completed ...
-    let mut patch = app.domain.pool().begin().await.unwrap();
-    sqlx::query("update devices set base_path = '/desk'").execute(&mut *patch).await.unwrap();
-    let completed = app.call(&token, Method::POST, &during, Value::Null);
-    let (completed, ()) = tokio::join!(completed, async {
+    // Another folder while one is being completed: whoever writes baselines holds the head.
+    let mut head = app.domain.pool().begin().await.unwrap();
+    sqlx::query("select from heads for no key update").execute(&mut *head).await.unwrap();
+    let patched = app.call(&token, Method::PATCH, "/api/sync/devices/laptop", json!({"base_path": "/desk"}));
+    let (patched, ()) = tokio::join!(patched, async {
         somebody_waits(&app).await;
-        patch.commit().await.unwrap();
+        sqlx::raw_sql(
+            "insert into baselines (user_id, device_id, entry_id, seq, path) select user_id, id, 1, 1, '/during' from devices",
+        )
+        .execute(&mut *head)
+        .await
+        .unwrap();
+        head.commit().await.unwrap();
     });
-    completed.expect(200);
+    patched.expect(200);
     assert_eq!(app.value::<i64>(held).await, 0);
-    // ... and before one is.
+    app.call(&token, Method::POST, &during, Value::Null).await.expect(200);
+    // And before one is.
     app.call(&token, Method::POST, &before, Value::Null).await.expect(200);
     app.call(&token, Method::POST, &inside, Value::Null).await.expect(200);
     assert_eq!((app.value::<i64>(held).await, app.value::<i64>("select count(*) from baselines").await), (0, 1));

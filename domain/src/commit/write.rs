@@ -91,14 +91,13 @@ async fn lock_head(tx: &mut Tx, actor: &Actor) -> Result<State, Error> {
 }
 
 /// Holds the device, and the run at its fence, until the transaction ends. Answers the folder of a device that reports by
-/// itself: it may be given another one at any time, which waits here; that of a run stays while it runs.
+/// itself: who gives it another one takes turns by the user's head, which is locked by now. That of a run stays while it runs.
 async fn hold_device(conn: &mut PgConnection, origin: &Origin) -> Result<Option<TreePath>, Error> {
     let Some(device) = origin.device() else { return Ok(None) };
-    let hold = match origin {
-        Origin::Run { .. } => "select base_path from devices where id = $1 for key share",
-        _ => "select base_path from devices where id = $1 for share",
-    };
-    let folder: Option<String> = sqlx::query_scalar(hold).bind(device).fetch_optional(&mut *conn).await?;
+    let folder: Option<String> = sqlx::query_scalar("select base_path from devices where id = $1 for key share")
+        .bind(device)
+        .fetch_optional(&mut *conn)
+        .await?;
     let folder = folder.ok_or(Error::DeviceGone)?;
     let Origin::Run { run, fence, .. } = origin else { return Ok(TreePath::parse(&folder).ok()) };
     let held: Option<i32> = sqlx::query_scalar(
