@@ -6,6 +6,7 @@
 //! Left out: a run's states (`runs`), the decisions (`sync::plan`), and how files are replaced (`remotes`).
 
 mod download;
+mod error;
 mod ledger;
 mod meter;
 mod preview;
@@ -30,6 +31,7 @@ use driftless_sync::{
 };
 use uuid::Uuid;
 
+pub use self::error::{Error, Stop};
 use self::{
     meter::{Flow, Meter},
     rest::Rest,
@@ -39,9 +41,7 @@ use crate::{
     Domain,
     baselines::{self, Baseline},
     commit::{self, Origin},
-    db,
-    error::{Fault, Kind},
-    ingest,
+    error::Fault,
     remotes::{
         Lost, clash,
         folder::{Fingerprint, Folder},
@@ -51,7 +51,6 @@ use crate::{
     },
     runs::{self, Counts, Execution, HeldDeletion, LeftOut, Signal, Started},
     schedules::Direction,
-    store,
     tree::{self, Cursor},
 };
 
@@ -61,120 +60,6 @@ const ROUNDS: usize = 3;
 const SCANNERS: usize = 4;
 /// How often progress is shown, and heard whether to go on.
 const TICK: Duration = Duration::from_millis(500);
-
-/// Why a run broke off.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The run, or the worker's claim on it.
-    #[error(transparent)]
-    Run(#[from] runs::Error),
-    /// The database.
-    #[error(transparent)]
-    Database(#[from] db::Error),
-    /// A change of the tree.
-    #[error(transparent)]
-    Commit(#[from] crate::commit::Error),
-    /// The tree could not be read.
-    #[error(transparent)]
-    Tree(#[from] tree::Error),
-    /// Contents could not be taken in.
-    #[error(transparent)]
-    Ingest(#[from] ingest::Error),
-    /// Contents could not be read from the store.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The device is gone, or no folder remote.
-    #[error("the device is gone, or is no folder of this server")]
-    NoDevice,
-    /// A path in the database breaks the rules of paths.
-    #[error("a path of this device can't be")]
-    Path(#[from] driftless_sync::path::PathError),
-    /// The device's ignore list can't be used.
-    #[error("the ignore list of this device can't be used")]
-    Ignore(#[from] driftless_sync::ignore::IgnoreError),
-    /// The folder must not be touched; only a dry run fails of it, others are held.
-    #[error(transparent)]
-    Lost(#[from] Lost),
-    /// The folder can't be listed.
-    #[error("the folder can't be read")]
-    Unreadable,
-    /// The disk refused a change.
-    #[error("{path}: {problem}")]
-    Disk {
-        /// Where.
-        path: String,
-        /// What it said.
-        problem: String,
-    },
-    /// A part of the work broke.
-    #[error("a task of the run broke off")]
-    Task(#[from] tokio::task::JoinError),
-    /// Told to stop.
-    #[error("the run was told to stop")]
-    Stopped(Stop),
-}
-
-/// Why a run was told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// A person cancelled it.
-    Cancelled,
-    /// The worker drains or has lost its claim.
-    Draining,
-    /// Another worker has the run.
-    Superseded,
-}
-
-crate::db::from_sqlx!(Error::Database);
-
-impl Error {
-    /// Another worker has taken the run over, or it has ended: there is nothing left to write about it.
-    fn is_superseded(&self) -> bool {
-        matches!(
-            self,
-            Error::Run(runs::Error::Superseded)
-                | Error::Commit(crate::commit::Error::FenceLost | crate::commit::Error::DeviceGone)
-                | Error::Stopped(Stop::Superseded)
-        )
-    }
-}
-
-impl Fault for Error {
-    fn kind(&self) -> Kind {
-        match self {
-            Error::Run(e) => e.kind(),
-            Error::Database(e) => e.kind(),
-            Error::Commit(e) => e.kind(),
-            Error::Tree(e) => e.kind(),
-            Error::Ingest(e) => e.kind(),
-            Error::Store(e) => e.kind(),
-            Error::NoDevice => Kind::NotFound,
-            Error::Path(_) | Error::Ignore(_) => Kind::Invalid,
-            Error::Lost(_) => Kind::Conflict,
-            Error::Unreadable | Error::Disk { .. } | Error::Stopped(_) => Kind::Unavailable,
-            Error::Task(_) => Kind::Internal,
-        }
-    }
-
-    fn code(&self) -> &'static str {
-        match self {
-            Error::Run(e) => e.code(),
-            Error::Database(e) => e.code(),
-            Error::Commit(e) => e.code(),
-            Error::Tree(e) => e.code(),
-            Error::Ingest(e) => e.code(),
-            Error::Store(e) => e.code(),
-            Error::NoDevice => "device.not_found",
-            Error::Path(e) => e.code(),
-            Error::Ignore(e) => e.code(),
-            Error::Lost(e) => e.code(),
-            Error::Unreadable => "remote.unreadable",
-            Error::Disk { .. } => "remote.disk",
-            Error::Task(_) => "internal",
-            Error::Stopped(_) => "run.stopped",
-        }
-    }
-}
 
 /// What was done, and what was not.
 #[derive(Debug, Default)]
@@ -275,7 +160,7 @@ impl<'a> Run<'a> {
             Err(e) if e.is_superseded() => tracing::info!(%run, "another worker has this run"),
             Err(e) => {
                 tracing::warn!(%run, error = &e as &dyn std::error::Error, "an attempt of the run failed");
-                execution.fail(e.code(), &describe(&e), is_hopeless(&e)).await?;
+                execution.fail(e.code(), &describe(&e), e.is_hopeless()).await?;
             }
         }
         Ok(())
@@ -519,12 +404,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether another attempt would fail like this one. Contents that are no longer stored are taken in anew.
-fn is_hopeless(e: &Error) -> bool {
-    let stored = matches!(e, Error::Commit(commit::Error::Store(_)) | Error::Ingest(_) | Error::Store(_));
-    !stored && matches!(e.kind(), Kind::Invalid | Kind::NotFound | Kind::Forbidden | Kind::Conflict)
-}
-
 fn describe(e: &Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
     causes.fold(e.to_string(), |text, cause| format!("{text}: {cause}"))
@@ -587,18 +466,4 @@ fn spellings(device: &Device, agreed: &[Baseline], scan: &Scan) -> HashMap<TreeP
         }
     }
     spellings
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn contents_that_are_gone_at_the_commit_are_a_reason_to_try_again() {
-        let missing = || store::Error::Missing(vec![ContentHash([0; 32])]);
-        for e in [Error::Commit(commit::Error::Store(missing())), Error::Ingest(missing().into()), missing().into()] {
-            assert!(!is_hopeless(&e), "{e}");
-        }
-        assert!(is_hopeless(&Error::NoDevice));
-    }
 }
