@@ -33,12 +33,17 @@ async function runNow(page: Page, id: string): Promise<void> {
 
 const badge = (page: Page, state: string) => page.getByRole('main').getByText(state, { exact: true }).first()
 
-test('a run of a computer waits for it and can be cancelled', async ({ app, api }) => {
-  const id = unique('away')
+/** A run of a computer that never calls, on its page. */
+async function waitingRun(page: Page, api: Api, word: string): Promise<void> {
+  const id = unique(word)
   await api.registerClient(id)
   await api.createSchedule(id)
-  await runNow(app, id)
-  await expect(badge(app, 'Waiting for device')).toBeVisible()
+  await runNow(page, id)
+  await expect(badge(page, 'Waiting for device')).toBeVisible()
+}
+
+test('a run of a computer waits for it and can be cancelled', async ({ app, api }) => {
+  await waitingRun(app, api, 'away')
   await expectAccessible(app)
   await app.getByRole('button', { name: 'Cancel run' }).click()
   await app.getByRole('dialog').getByRole('button', { name: 'Cancel run' }).click()
@@ -47,11 +52,7 @@ test('a run of a computer waits for it and can be cancelled', async ({ app, api 
 })
 
 test('an answer from before a decision does not undo it on the page', async ({ app, api }) => {
-  const id = unique('stale')
-  await api.registerClient(id)
-  await api.createSchedule(id)
-  await runNow(app, id)
-  await expect(badge(app, 'Waiting for device')).toBeVisible()
+  await waitingRun(app, api, 'stale')
   const isRun = /\/api\/sync\/runs\/[^/]+$/
   let [asked, ended, release] = [0, 0, () => {}]
   const decided = new Promise<void>((resolve) => { release = resolve })
